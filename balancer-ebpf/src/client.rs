@@ -1,0 +1,61 @@
+//! The log line of a choice. With the level below debug the verifier removes it: the level is a
+//! constant of the loaded program.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, sk_reuseport_md},
+    helpers::bpf_skb_load_bytes_relative,
+    programs::SkReuseportContext,
+};
+use aya_log_ebpf::{
+    debug,
+    macro_support::{Level, level_enabled},
+};
+
+const ETH_P_IPV6: u16 = 0x86dd;
+const IPV4_SOURCE: u32 = 12;
+const IPV6_SOURCE: u32 = 8;
+
+/// Logs that a slot was chosen: client, position, slot.
+#[inline(always)]
+pub fn log(ctx: &SkReuseportContext, position: u32, slot: u32) {
+    if !level_enabled(Level::Debug) {
+        return;
+    }
+    let port = source_port(ctx);
+    if ctx.eth_protocol() as u16 == ETH_P_IPV6.to_be() {
+        let client: [u8; 16] = load(ctx, IPV6_SOURCE).unwrap_or_default();
+        debug!(ctx, "client [{:i}]:{} position {} slot {}", client, port, position, slot);
+    } else {
+        let client: [u8; 4] = load(ctx, IPV4_SOURCE).unwrap_or_default();
+        debug!(ctx, "client {:i}:{} position {} slot {}", u32::from_be_bytes(client), port, position, slot);
+    }
+}
+
+/// Source port of the TCP or UDP header; 0 for a migration, which has no packet.
+#[inline(always)]
+fn source_port(ctx: &SkReuseportContext) -> u16 {
+    let header = ctx.data();
+    if header + size_of::<u16>() > ctx.data_end() {
+        return 0;
+    }
+    // SAFETY: the bound was checked just now; a header may be unaligned, so octet by octet.
+    u16::from_be_bytes(unsafe { *(header as *const [u8; 2]) })
+}
+
+/// Octets of the network header, at `offset` from its start.
+#[inline(always)]
+fn load<const N: usize>(ctx: &SkReuseportContext, offset: u32) -> Option<[u8; N]> {
+    let mut octets = [0; N];
+    // SAFETY: the helper writes N octets to our stack, or zeroes them and fails.
+    let result = unsafe {
+        bpf_skb_load_bytes_relative(
+            ctx.as_ptr().cast::<sk_reuseport_md>().cast(),
+            offset,
+            (&raw mut octets).cast(),
+            N as u32,
+            BPF_HDR_START_NET,
+        )
+    };
+    (result == 0).then_some(octets)
+}

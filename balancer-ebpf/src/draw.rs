@@ -1,0 +1,121 @@
+//! How a draw becomes a position. A draw whose slot turns out to be dead is repeated from the same
+//! source: so the share of a dead slot falls to the others in proportion to their weights, where
+//! trying the neighbouring position would hand all of it to one of them.
+
+/// Draws before the member list is walked instead. Half of the members dead, eight draws still
+/// succeed 255 times of 256.
+pub const MAX_DRAWS: u32 = 8;
+
+/// The position of a uniform 32-bit value, without bias beyond `len / 2³²` and without a division.
+/// With equal weights it is the index that the kernel itself would pick (`reciprocal_scale` in
+/// `reuseport_select_sock_by_hash`, `net/core/sock_reuseport.c`). `len` 0 gives 0.
+#[inline(always)]
+pub const fn scale(value: u32, len: u32) -> u32 {
+    ((value as u64 * len as u64) >> 32) as u32
+}
+
+/// The position of a counter's value; 0 where `len` is 0.
+#[inline(always)]
+pub const fn wrap(counter: u64, len: u32) -> u32 {
+    if len == 0 { 0 } else { (counter % len as u64) as u32 }
+}
+
+/// The hash for the `attempt`-th draw: the packet's own at first, then mixed anew each time, so
+/// that the clients of a dead slot spread over all others and each always finds the same one.
+/// (The finalizer of MurmurHash3 by Austin Appleby, over a Weyl sequence.)
+#[inline(always)]
+pub const fn rehash(hash: u32, attempt: u32) -> u32 {
+    if attempt == 0 {
+        return hash;
+    }
+    let mut mixed = hash ^ attempt.wrapping_mul(0x9e37_79b9);
+    mixed = (mixed ^ (mixed >> 16)).wrapping_mul(0x85eb_ca6b);
+    mixed = (mixed ^ (mixed >> 13)).wrapping_mul(0xc2b2_ae35);
+    mixed ^ (mixed >> 16)
+}
+
+/// The `step`-th member of a walk over all `members` that starts at `start`.
+#[inline(always)]
+pub const fn walk(start: u32, step: u32, members: u32) -> u32 {
+    wrap(start as u64 + step as u64, members)
+}
+
+const FIN: u8 = 0x01;
+const RST: u8 = 0x04;
+
+/// Whether a TCP segment that reached the listener may become a connection: a SYN, or the ACK that
+/// brings back a SYN cookie. A FIN or RST is a straggler of a connection that is gone; the kernel
+/// drops or resets it whoever gets it, so it must neither advance a counter nor be counted.
+#[inline(always)]
+pub const fn opens_connection(tcp_flags: u8) -> bool {
+    tcp_flags & (FIN | RST) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_draw_is_a_position(value: u32, counter: u64, len in 1..=u32::MAX) {
+            prop_assert!(scale(value, len) < len);
+            prop_assert!(wrap(counter, len) < len);
+        }
+
+        #[test]
+        fn any_len_counter_values_in_a_row_meet_every_position_once(
+            start in 0..u64::MAX / 2,
+            len in 1..200u32,
+        ) {
+            let mut seen = vec![0; len as usize];
+            for step in 0..u64::from(len) {
+                seen[wrap(start + step, len) as usize] += 1;
+            }
+            prop_assert!(seen.iter().all(|&count| count == 1));
+        }
+
+        #[test]
+        fn a_walk_meets_every_member_once(start: u32, members in 1..1024u32) {
+            let mut seen = vec![0; members as usize];
+            for step in 0..members {
+                seen[walk(start, step, members) as usize] += 1;
+            }
+            prop_assert!(seen.iter().all(|&count| count == 1));
+        }
+
+        #[test]
+        fn the_first_hash_is_the_packets_own(hash: u32) {
+            prop_assert_eq!(rehash(hash, 0), hash);
+        }
+    }
+
+    #[test]
+    fn clients_of_a_dead_slot_spread_over_all_others() {
+        // All hashes that fall on position 0 of 4; their second draw shall be even over the four.
+        let mut second = [0u32; 4];
+        for hash in (0..u32::MAX / 4).step_by(9973) {
+            assert_eq!(scale(hash, 4), 0);
+            second[scale(rehash(hash, 1), 4) as usize] += 1;
+        }
+        let total: u32 = second.iter().sum();
+        for count in second {
+            assert!(count.abs_diff(total / 4) < total / 80, "{second:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_table_is_no_division_by_zero() {
+        assert_eq!((scale(7, 0), wrap(7, 0), walk(7, 7, 0)), (0, 0, 0));
+    }
+
+    #[test]
+    fn only_a_syn_or_a_plain_ack_opens_a_connection() {
+        const SYN: u8 = 0x02;
+        const ACK: u8 = 0x10;
+        const ECE_CWR: u8 = 0xc0;
+        assert!(opens_connection(SYN) && opens_connection(SYN | ECE_CWR) && opens_connection(ACK));
+        assert!(!opens_connection(RST) && !opens_connection(FIN | ACK) && !opens_connection(RST | ACK));
+    }
+}

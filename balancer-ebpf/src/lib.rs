@@ -1,0 +1,57 @@
+//! The contract between the two halves of balancer: limits, map names, records, and the pure part
+//! of every decision. Built for the kernel (`no_std`) and for the host, where it is tested.
+//!
+//! - [`control`]: the one word that says which table is live.
+//! - [`table`]: where a position's slot is stored.
+//! - [`draw`]: how a policy turns what it looks at into a position.
+//! - [`record`]: what the maps hold besides that.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod control;
+pub mod draw;
+pub mod record;
+pub mod table;
+
+/// Version of everything in this crate that two builds of balancer must agree on to share pins.
+/// Raise it with every change of a record, a limit or a map.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// The most members a group's table may hold.
+pub const MAX_MEMBERS: u32 = 1024;
+
+/// Slots of the socket array: twice the members, so that every one of them can be replaced while
+/// its predecessor still drains.
+pub const MAX_SLOTS: u32 = 2 * MAX_MEMBERS;
+
+/// The largest weight. The smallest is 1: a member that shall get nothing is drained instead.
+pub const MAX_WEIGHT: u16 = 1000;
+
+/// Names of the maps, as they stand in the object and under the group's directory on bpffs.
+pub mod maps {
+    /// `REUSEPORT_SOCKARRAY`: slot → socket; reads as the socket's cookie.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// `ARRAY`: the two halves of the table, see [`crate::table`].
+    pub const TABLE: &str = "TABLE";
+    /// `ARRAY`, one word: which half is live, see [`crate::control`].
+    pub const CONTROL: &str = "CONTROL";
+    /// `ARRAY`, one word: the round-robin counter.
+    pub const CURSOR: &str = "CURSOR";
+    /// `PERCPU_ARRAY`: slot → [`crate::record::SlotCounters`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// `PERCPU_ARRAY`, one [`crate::record::Misses`].
+    pub const MISSES: &str = "MISSES";
+    /// `ARRAY`, one [`crate::record::GroupRecord`]; the programs never read it.
+    pub const GROUP: &str = "GROUP";
+    /// `ARRAY`: slot → [`crate::record::MemberRecord`]; the programs never read it.
+    pub const MEMBERS: &str = "MEMBERS";
+    /// `ARRAY`: slot → connections the built-in worker has accepted; the programs never read it.
+    pub const ACCEPTED: &str = "ACCEPTED";
+    /// Ring buffer of aya-log.
+    pub const LOGS: &str = "AYA_LOGS";
+
+    /// Every map of the object, in the order in which they are pinned. `GROUP` is last: where it
+    /// is readable, the others are there.
+    pub const ALL: [&str; 10] =
+        [SOCKETS, TABLE, CONTROL, CURSOR, COUNTERS, MISSES, MEMBERS, ACCEPTED, LOGS, GROUP];
+}
