@@ -1,0 +1,171 @@
+//! The command line, and nothing else: what the words mean is checked by the commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::{
+    address::ListenAddress,
+    policy::Policy,
+    steering::DEFAULT_BPFFS,
+    weight::{Weight, WorkerWeight},
+};
+
+/// Steers new connections among the processes that share a port with SO_REUSEPORT: round robin,
+/// weights and more instead of the kernel's hash, with no proxy in between.
+#[derive(Debug, Parser)]
+#[command(name = "balancer", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+
+    /// The BPF file system that holds the groups' state
+    #[arg(long, global = true, value_name = "DIR", env = "BALANCER_BPFFS", default_value = DEFAULT_BPFFS)]
+    pub bpffs: PathBuf,
+
+    /// What to report on standard error; `debug` shows every choice the programs make
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+}
+
+/// How much is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// And what is odd.
+    Warn,
+    /// And what happens to workers.
+    Info,
+    /// And every choice of the programs.
+    Debug,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start workers on one port and steer new connections among them
+    Run(RunArgs),
+    /// Show members, weights and shares of a group
+    Status(StatusArgs),
+    /// Switch the policy of a running group
+    Policy(PolicyArgs),
+    /// Change weights in a running group
+    Weight(WeightArgs),
+    /// Give a group back to the kernel's hash; its workers go on
+    Detach(GroupArgs),
+    /// Check what this machine lacks, and say how to mend it
+    Doctor,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  balancer completions bash | sudo tee /etc/bash_completion.d/balancer")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Serve as a worker; started by `run`
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer run                                          one worker a CPU on 127.0.0.1:8080
+  balancer run --policy weighted --weights 5,3,2        three workers, half of it to the first
+  balancer run --listen [::]:80 --workers 4             IPv4 and IPv6
+  balancer run --listen 127.0.0.1:0 --quiet --name a    any free port, no output
+
+Ctrl-C stops: requests in flight are finished first. A second one stops at once.")]
+pub struct RunArgs {
+    /// Where to listen: ADDRESS:PORT, or :PORT for every address; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: ListenAddress,
+
+    /// How many workers to start [default: one a CPU, or as many as there are weights]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// How a new connection's worker is chosen
+    #[arg(long, value_name = "POLICY", default_value = "round-robin")]
+    pub policy: Policy,
+
+    /// The workers' weights, 1 to 1000 each, for the policies that go by weight
+    #[arg(long, value_name = "W,…", value_delimiter = ',')]
+    pub weights: Vec<Weight>,
+
+    /// The group's name [default: tcp-PORT]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Which group a command means.
+#[derive(Debug, Args)]
+pub struct GroupArgs {
+    /// The group's name; may be left out where there is only one
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer status
+  balancer status --json | jq '.members[] | {pid, selected}'")]
+pub struct StatusArgs {
+    /// Which group
+    #[command(flatten)]
+    pub group: GroupArgs,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `policy`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  balancer policy weighted")]
+pub struct PolicyArgs {
+    /// The new policy
+    #[arg(value_name = "POLICY")]
+    pub policy: Policy,
+
+    /// Which group
+    #[command(flatten)]
+    pub group: GroupArgs,
+}
+
+/// Arguments of `weight`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer weight 4711=5 4712=1
+  balancer weight --group tcp-80 4711=1000")]
+pub struct WeightArgs {
+    /// Workers and their new weights, 1 to 1000
+    #[arg(value_name = "PID=WEIGHT", required = true)]
+    pub weights: Vec<WorkerWeight>,
+
+    /// Which group
+    #[command(flatten)]
+    pub group: GroupArgs,
+}
+
+/// Arguments of `worker`.
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// Its slot in the group
+    #[arg(long)]
+    pub slot: u32,
+
+    /// The group's name
+    #[arg(long)]
+    pub group: String,
+}

@@ -1,0 +1,59 @@
+//! The verbs, a file each: from parsed arguments to what is done and printed.
+
+mod detach;
+mod doctor;
+mod policy;
+mod run;
+mod status;
+mod weight;
+
+use std::{io, process::ExitCode};
+
+use anyhow::{Result, anyhow, bail};
+use clap::CommandFactory as _;
+
+use crate::{
+    cli::{Cli, GroupArgs, Verb},
+    steering::{Steering, Store},
+    worker,
+};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Says what was tried, on what, and what to do next.
+pub fn dispatch(cli: Cli) -> Result<ExitCode> {
+    let store = Store::at(&cli.bpffs);
+    match cli.verb {
+        Verb::Run(args) => run::run(args, &cli.bpffs, cli.log_level)?,
+        Verb::Status(args) => status::status(&args, &store)?,
+        Verb::Policy(args) => policy::policy(&args, &store)?,
+        Verb::Weight(args) => weight::weight(&args, &store)?,
+        Verb::Detach(args) => detach::detach(&args, &store)?,
+        Verb::Doctor => return doctor::doctor(&cli.bpffs),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "balancer", &mut io::stdout());
+        }
+        Verb::Worker(args) => return worker::run(args.slot, &store.directory(&args.group)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the group that is meant: the one named, or the only one.
+fn open_group(store: &Store, args: &GroupArgs) -> Result<Steering> {
+    let names = store.names()?;
+    let name = match (&args.group, names.as_slice()) {
+        (Some(name), _) if names.contains(name) => name,
+        (Some(name), []) => bail!("there is no group {name}, nor any other; `balancer run` makes one"),
+        (Some(name), _) => bail!("there is no group {name}; there are: {}", names.join(", ")),
+        (None, [only]) => only,
+        (None, []) => bail!("no group is steered; `balancer run` makes one"),
+        (None, _) => bail!("there are several groups: name one with --group ({})", names.join(", ")),
+    };
+    Steering::open(store, name)
+}
+
+/// What to say where a group vanished between being found and being locked.
+fn vanished(steering: &Steering) -> anyhow::Error {
+    anyhow!("the group {} was given back to the kernel just now; nothing was changed", steering.name())
+}

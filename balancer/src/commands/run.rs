@@ -1,0 +1,284 @@
+//! `balancer run`: starts workers on one port and steers new connections among them, until told
+//! to stop.
+
+use std::{net::SocketAddr, path::Path, thread::available_parallelism};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    address,
+    cli::{LogLevel, RunArgs},
+    console::Console,
+    error::UsageError,
+    group::{Group, GroupIdentity, Protocol, own_netns},
+    kernel, privilege,
+    process::Identity,
+    render,
+    snapshot::MemberState,
+    socket,
+    steering::{LOG_DEBUG, Steering, Store, forward_logs, max_members},
+    supervisor::{Notice, Supervisor},
+    weight::Weight,
+};
+
+/// What `run` was asked for, checked.
+struct Plan {
+    address: SocketAddr,
+    weights: Vec<Weight>,
+    name: Option<String>,
+}
+
+impl Plan {
+    fn from_args(args: &RunArgs) -> Result<Self> {
+        let limit = max_members();
+        let workers = match (args.workers, args.weights.len()) {
+            (Some(workers), _) => workers,
+            (None, 0) => available_parallelism().context("cannot count the CPUs")?.get(),
+            (None, weights) => weights,
+        };
+        if workers == 0 || workers > limit {
+            return Err(UsageError::new(format_args!(
+                "{workers} workers cannot be run; choose 1 to {limit} with --workers"
+            ))
+            .into());
+        }
+        let weights = match args.weights.len() {
+            0 => vec![Weight::ONE; workers],
+            count if count == workers => args.weights.clone(),
+            count => {
+                return Err(UsageError::new(format_args!(
+                    "{count} weights do not fit {workers} workers; give one for each in --weights, \
+                     or leave --workers out"
+                ))
+                .into());
+            }
+        };
+        if let Some(name) = &args.name {
+            check_name(name)?;
+        }
+        Ok(Self { address: args.listen.0, weights, name: args.name.clone() })
+    }
+}
+
+/// A name is a directory on bpffs, which takes no dots.
+fn check_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
+        return Err(UsageError::new(format_args!(
+            "`{name}` cannot be a group's name; use 1 to 64 of a-z, A-Z, 0-9, - and _"
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
+    let plan = Plan::from_args(&args)?;
+    kernel::require(kernel::release())?;
+    privilege::require()?;
+    let store = Store::prepare(bpffs)?;
+    refuse_conflicts(&store, plan.address)?;
+
+    let first = socket::bind(plan.address)?;
+    let address = first.local_addr()?.as_socket().context("a TCP socket has no address")?;
+    let name = plan.name.unwrap_or_else(|| address::default_name(address));
+    refuse_taken_name(&store, &name)?;
+    let agent = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
+    let group = Group {
+        identity: GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address },
+        policy: args.policy,
+        agent,
+        log_level: if log_level == LogLevel::Debug { LOG_DEBUG } else { 0 },
+    };
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let (steering, logs) = Steering::create(&store, &name, &group)?;
+    let outcome = runtime.block_on(async {
+        if group.log_level >= LOG_DEBUG {
+            tokio::spawn(forward_logs(logs));
+        }
+        let mut console = Console::start(args.quiet, plan.weights.len());
+        let started = Supervisor::start(steering, first, address, bpffs.to_owned(), &plan.weights);
+        supervise(started?, &mut console, &group).await
+    });
+    // Whatever happened: nothing stays pinned without us.
+    Steering::open(&store, &name).map_or(Ok(()), |pinned| pinned.remove_own_pins(&store, agent))?;
+    if let Some(summary) = outcome?
+        && !args.quiet
+    {
+        render::say(format_args!("{summary}"))?;
+    }
+    Ok(())
+}
+
+/// Until stopped; returns the summary.
+async fn supervise(
+    mut supervisor: Supervisor,
+    console: &mut Console,
+    group: &Group,
+) -> Result<Option<String>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
+    let mut tick = tokio::time::interval(console.interval());
+    let mut ready = false;
+    let mut stopping = false;
+    loop {
+        let stop = tokio::select! {
+            notice = supervisor.next() => match notice? {
+                Notice::Line(line) => { console.line(&line); false }
+                Notice::AllReady => {
+                    ready = true;
+                    console.line(&format!(
+                        "listening on {}, policy {}, {} workers, group {}",
+                        group.identity.address, group.policy.name(), supervisor.running(),
+                        supervisor.steering().name()
+                    ));
+                    false
+                }
+                Notice::NeverReady(how) => {
+                    supervisor.signal(Signal::KILL);
+                    bail!("{how} before it was ready; its output says why");
+                }
+                Notice::AllGone => break,
+            },
+            _ = tick.tick(), if ready && !stopping => {
+                console.update(supervisor.steering().snapshot()?);
+                false
+            }
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+            _ = hangup.recv() => true,
+        };
+        if stop && stopping {
+            let running = supervisor.running();
+            supervisor.signal(Signal::KILL);
+            bail!("stopped at once; {running} workers were killed with requests in flight");
+        }
+        if stop {
+            stopping = true;
+            console.finish();
+            console.line("stopping: requests in flight are finished first; again to stop at once");
+            supervisor.stop();
+        }
+    }
+    Ok(ready.then(|| supervisor.steering().snapshot()).transpose()?.map(|s| render::table::summary(&s)))
+}
+
+/// Refuses an address that is steered, or that a server shares already: its sockets would be in
+/// the group and get nothing.
+fn refuse_conflicts(store: &Store, address: SocketAddr) -> Result<()> {
+    let netns = own_netns()?;
+    for name in store.names()? {
+        let Ok(steering) = Steering::open(store, &name) else { continue };
+        let Ok(group) = steering.group() else { continue };
+        let same = group.identity.netns == netns && group.identity.address == address;
+        if !same {
+            continue;
+        }
+        let living = living_workers(&steering)?;
+        if living.is_empty() && !group.agent.is_alive() {
+            tracing::info!("removing what an earlier run left of the group {name}");
+            store.remove(&name)?;
+            continue;
+        }
+        return Err(steered_already(&name, &group, &living));
+    }
+    match socket::listeners(address.port()).into_iter().find(|entry| entry.local_address == address) {
+        None => Ok(()),
+        Some(entry) => Err(anyhow!(
+            "{address} is served already{}; stop that server or choose another --listen",
+            socket::describe_holders(entry.inode)
+        )),
+    }
+}
+
+fn living_workers(steering: &Steering) -> Result<Vec<String>> {
+    let members = steering.snapshot()?.members;
+    let living = members.into_iter().filter(|member| member.state != MemberState::Dead);
+    Ok(living.map(|member| member.pid.to_string()).collect())
+}
+
+fn steered_already(name: &str, group: &Group, living: &[String]) -> anyhow::Error {
+    let address = group.identity.address;
+    let workers = living.join(" ");
+    let policy = group.policy.name();
+    let pid = group.agent.pid;
+    if group.agent.is_alive() {
+        anyhow!(
+            "{address} is steered already: group {name}, policy {policy}, workers {workers}, run by \
+             balancer PID {pid}; stop it with `kill {pid}`, or choose another --listen"
+        )
+    } else {
+        anyhow!(
+            "{address} is steered already: group {name}, policy {policy}, workers {workers}, left by \
+             balancer PID {pid}, which is gone; take it down with \
+             `balancer detach --group {name} && kill {workers}`, or choose another --listen"
+        )
+    }
+}
+
+fn refuse_taken_name(store: &Store, name: &str) -> Result<()> {
+    if !store.names()?.iter().any(|taken| taken == name) {
+        return Ok(());
+    }
+    let owner = match Steering::open(store, name).and_then(|steering| steering.group()) {
+        Ok(group) => format!("that steers {}", group.identity),
+        Err(error) => format!("that cannot be read ({error:#})"),
+    };
+    bail!("there is a group {name} already, {owner}; choose another name with --name")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Verb};
+
+    fn plan(args: &[&str]) -> Result<Plan> {
+        let cli = Cli::try_parse_from(["balancer", "run"].iter().chain(args)).unwrap();
+        let Verb::Run(args) = cli.verb else { unreachable!() };
+        Plan::from_args(&args)
+    }
+
+    fn refusal(args: &[&str]) -> String {
+        let error = plan(args).err().unwrap();
+        assert_eq!(crate::error::exit_code(&error), 2);
+        error.to_string()
+    }
+
+    #[test]
+    fn as_many_workers_are_run_as_there_are_weights() {
+        assert_eq!(plan(&["--weights", "5,3,2"]).unwrap().weights.len(), 3);
+        assert_eq!(plan(&["--workers", "4"]).unwrap().weights, [Weight::ONE; 4]);
+        assert!(!plan(&[]).unwrap().weights.is_empty());
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_the_workers_are_refused() {
+        let message = refusal(&["--workers", "2", "--weights", "5,3,2"]);
+        assert!(message.contains("3 weights") && message.contains("2 workers"), "{message}");
+    }
+
+    #[test]
+    fn no_workers_and_too_many_are_refused_with_the_limit() {
+        for workers in ["0", "5000"] {
+            let message = refusal(&["--workers", workers]);
+            assert!(message.contains(workers) && message.contains("1 to 1024"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_bpffs_would_refuse_is_refused_first() {
+        assert!(refusal(&["--name", "a.b"]).contains("`a.b`"));
+        assert!(refusal(&["--name", "../x"]).contains("`../x`"));
+        assert!(plan(&["--name", "web_1-a"]).is_ok());
+    }
+}

@@ -1,0 +1,36 @@
+//! Steers new connections among the processes that share a port with `SO_REUSEPORT`.
+//!
+//! Data flows one way; each step is a module:
+//!
+//! | step | modules |
+//! | --- | --- |
+//! | what was asked for | [`cli`], then a file of [`commands`] a verb |
+//! | words, checked | [`address`], [`weight`], [`policy`], [`group`] |
+//! | sockets and processes | [`socket`], [`process`], [`supervisor`], [`worker`] |
+//! | which slot at which position (pure) | [`mod@table`] |
+//! | maps, programs, pins | [`steering`], the only one that uses aya |
+//! | what is known of a group (pure) | [`snapshot`] |
+//! | shown to people | [`render`], [`console`] |
+//! | can it work here | [`kernel`], [`privilege`] |
+//!
+//! ARCHITECTURE.md says why it is like this.
+
+pub mod address;
+pub mod cli;
+pub mod commands;
+pub mod console;
+pub mod error;
+pub mod group;
+pub mod kernel;
+pub mod policy;
+pub mod privilege;
+pub mod process;
+pub mod render;
+pub mod snapshot;
+pub mod socket;
+pub mod steering;
+pub mod stats;
+pub mod supervisor;
+pub mod table;
+pub mod weight;
+pub mod worker;

@@ -1,0 +1,108 @@
+//! The policies: a row each. A new one is a row here and a program in `balancer-ebpf`.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// How the slot of a new connection is chosen. The number is what the group's record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u32)]
+pub enum Policy {
+    /// No program: the kernel's own hash of addresses and ports, weights unknown
+    Kernel = 0,
+    /// The same hash, but by weight, and never to a drained worker
+    Hash = 1,
+    /// One worker after another, weights ignored
+    RoundRobin = 2,
+    /// One after another in proportion to the weights, evenly interleaved
+    Weighted = 3,
+    /// At random, by weight
+    Random = 4,
+    /// Reference for measurements: a program that chooses nothing
+    #[value(hide = true)]
+    Noop = 5,
+    /// Reference for measurements: a program that always chooses slot 0
+    #[value(hide = true)]
+    Fixed = 6,
+}
+
+/// How often a member stands in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shares {
+    /// Once.
+    Equal,
+    /// As often as its weight says.
+    ByWeight,
+}
+
+impl Policy {
+    /// The policy's name, as on the command line and in `status --json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Hash => "hash",
+            Self::RoundRobin => "round-robin",
+            Self::Weighted => "weighted",
+            Self::Random => "random",
+            Self::Noop => "noop",
+            Self::Fixed => "fixed",
+        }
+    }
+
+    /// The program in the object; `None` for the plain kernel hash. At most 15 characters, which
+    /// is what the kernel keeps of a name.
+    pub fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Kernel => None,
+            Self::Hash => Some("bal_hash"),
+            Self::RoundRobin => Some("bal_round_robin"),
+            Self::Weighted => Some("bal_weighted"),
+            Self::Random => Some("bal_random"),
+            Self::Noop => Some("bal_noop"),
+            Self::Fixed => Some("bal_fixed"),
+        }
+    }
+
+    /// How the table is built for it.
+    pub fn shares(self) -> Shares {
+        match self {
+            Self::Hash | Self::Weighted | Self::Random => Shares::ByWeight,
+            Self::Kernel | Self::RoundRobin | Self::Noop | Self::Fixed => Shares::Equal,
+        }
+    }
+
+    /// Reads the number of a group's record; `None` for one that this build does not know.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::value_variants().iter().copied().find(|policy| *policy as u32 == number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_has_one_name_everywhere() {
+        for policy in Policy::value_variants() {
+            let json = serde_json::to_value(policy).unwrap();
+            let cli = policy.to_possible_value().unwrap();
+            assert_eq!(json, policy.name());
+            assert_eq!(cli.get_name(), policy.name());
+        }
+    }
+
+    #[test]
+    fn a_policy_is_read_back_from_its_number() {
+        for policy in Policy::value_variants() {
+            assert_eq!(Policy::from_number(*policy as u32), Some(*policy));
+        }
+        assert_eq!(Policy::from_number(u32::MAX), None);
+    }
+
+    #[test]
+    fn the_kernel_keeps_every_program_name_whole() {
+        for policy in Policy::value_variants() {
+            assert!(policy.program().is_none_or(|name| name.len() <= 15), "{policy:?}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What this process must be allowed to do, checked before anything is touched.
+
+use rustix::thread::{CapabilitySet, capabilities};
+
+/// The capabilities that steering needs, with what for.
+pub const NEEDED: [(CapabilitySet, &str, &str); 2] = [
+    (CapabilitySet::BPF, "CAP_BPF", "load programs and maps"),
+    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "load a program that steers sockets"),
+];
+
+/// Lacking a capability.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this needs {} (to {purpose}); run it as root: sudo {command}",
+    name,
+    command = std::env::args().collect::<Vec<_>>().join(" ")
+)]
+pub struct Unprivileged {
+    name: &'static str,
+    purpose: &'static str,
+}
+
+/// Whether a capability is in effect. CAP_SYS_ADMIN stands for the two that were split off it.
+pub fn has(capability: CapabilitySet) -> bool {
+    let Ok(sets) = capabilities(None) else { return false };
+    let split_off = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    sets.effective.contains(capability)
+        || split_off.contains(capability) && sets.effective.contains(CapabilitySet::SYS_ADMIN)
+}
+
+/// Checks that programs can be loaded and attached.
+///
+/// # Errors
+/// Names the first capability that lacks.
+pub fn require() -> Result<(), Unprivileged> {
+    match NEEDED.into_iter().find(|(capability, ..)| !has(*capability)) {
+        None => Ok(()),
+        Some((_, name, purpose)) => Err(Unprivileged { name, purpose }),
+    }
+}

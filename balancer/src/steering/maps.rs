@@ -1,0 +1,212 @@
+//! Typed access to a group's pinned maps.
+
+use std::{
+    os::fd::{AsRawFd as _, BorrowedFd},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
+use balancer_ebpf::{
+    MAX_SLOTS,
+    control::Control,
+    maps,
+    record::{GroupRecord, MemberRecord, Misses, SlotCounters},
+    table::{SLOTS_PER_WORD, pack_slots},
+};
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use crate::{group::Group, policy::Policy, snapshot::Tally, table::Table};
+
+type ArrayMap<T> = Array<MapData, T>;
+type PerCpuMap<T> = PerCpuArray<MapData, T>;
+
+pub(super) struct Maps {
+    // The kernel answers a look-up in a REUSEPORT_SOCKARRAY with the socket's cookie, provided
+    // that values are 64 bits wide. aya's type for it knows neither; but look-up, update and
+    // delete by key are the same system calls for every kind of map, and these are aya's safe
+    // form of them.
+    sockets: HashMap<MapData, u32, u64>,
+    table: ArrayMap<u64>,
+    control: ArrayMap<u64>,
+    counters: PerCpuMap<SlotCounters>,
+    misses: PerCpuMap<Misses>,
+    members: ArrayMap<MemberRecord>,
+    accepted: ArrayMap<u64>,
+    group: ArrayMap<GroupRecord>,
+}
+
+/// The most members that a group's table may hold.
+pub fn max_members() -> usize {
+    balancer_ebpf::MAX_MEMBERS as usize
+}
+
+fn pinned(directory: &Path, name: &str) -> Result<MapData> {
+    let path = directory.join(name);
+    MapData::from_pin(&path).with_context(|| format!("cannot open the pinned map {}", path.display()))
+}
+
+fn array<T: Pod>(directory: &Path, name: &str) -> Result<ArrayMap<T>> {
+    Array::try_from(Map::Array(pinned(directory, name)?)).with_context(|| unfit(name))
+}
+
+fn per_cpu<T: Pod>(directory: &Path, name: &str) -> Result<PerCpuMap<T>> {
+    PerCpuArray::try_from(Map::PerCpuArray(pinned(directory, name)?)).with_context(|| unfit(name))
+}
+
+fn unfit(name: &str) -> String {
+    format!("the pinned map {name} is not as this version of balancer makes it")
+}
+
+impl Maps {
+    pub fn open(directory: &Path) -> Result<Self> {
+        Ok(Self {
+            sockets: HashMap::try_from(Map::HashMap(pinned(directory, maps::SOCKETS)?))
+                .with_context(|| unfit(maps::SOCKETS))?,
+            table: array(directory, maps::TABLE)?,
+            control: array(directory, maps::CONTROL)?,
+            counters: per_cpu(directory, maps::COUNTERS)?,
+            misses: per_cpu(directory, maps::MISSES)?,
+            members: array(directory, maps::MEMBERS)?,
+            accepted: array(directory, maps::ACCEPTED)?,
+            group: array(directory, maps::GROUP)?,
+        })
+    }
+
+    pub fn group(&self) -> Result<Group> {
+        Ok(self.group.get(&0, 0).context("cannot read the group's record")?.try_into()?)
+    }
+
+    pub fn set_group(&mut self, group: &Group) -> Result<()> {
+        self.group.set(0, GroupRecord::from(*group), 0).context("cannot write the group's record")
+    }
+
+    /// Cookie of the socket in a slot; `None` where the slot is empty.
+    pub fn socket(&self, slot: u32) -> Result<Option<u64>> {
+        match self.sockets.get(&slot, 0) {
+            Ok(cookie) => Ok(Some(cookie)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).context("cannot read the socket array"),
+        }
+    }
+
+    pub fn set_socket(&mut self, slot: u32, socket: BorrowedFd<'_>) -> Result<()> {
+        let fd = u64::try_from(socket.as_raw_fd()).context("a descriptor is negative")?;
+        self.sockets.insert(slot, fd, 0).with_context(|| {
+            format!(
+                "the kernel refused a socket for slot {slot} (it must listen with SO_REUSEPORT, \
+                 speak TCP or UDP, and be in no other socket array)"
+            )
+        })
+    }
+
+    pub fn member(&self, slot: u32) -> Result<MemberRecord> {
+        self.members.get(&slot, 0).context("cannot read a member's record")
+    }
+
+    pub fn set_member(&mut self, slot: u32, record: MemberRecord) -> Result<()> {
+        self.members.set(slot, record, 0).context("cannot write a member's record")
+    }
+
+    pub fn member_records(&self) -> Result<Vec<(u32, MemberRecord)>> {
+        (0..MAX_SLOTS).map(|slot| Ok((slot, self.member(slot)?))).collect()
+    }
+
+    pub fn tally(&self, slot: u32) -> Result<Tally> {
+        let per_cpu = self.counters.get(&slot, 0).context("cannot read a slot's counters")?;
+        Ok(Tally {
+            selected: per_cpu.iter().map(|counters| counters.selected).sum(),
+            migrated: per_cpu.iter().map(|counters| counters.migrated).sum(),
+            accepted: self.accepted.get(&slot, 0).context("cannot read a slot's counters")?,
+        })
+    }
+
+    pub fn clear_counters(&mut self, slot: u32) -> Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
+        let zeros = PerCpuValues::try_from(vec![SlotCounters::default(); cpus])
+            .context("cannot count the CPUs")?;
+        self.counters.set(slot, zeros, 0).context("cannot clear a slot's counters")?;
+        self.accepted.set(slot, 0, 0).context("cannot clear a slot's counters")
+    }
+
+    pub fn misses(&self) -> Result<Misses> {
+        let per_cpu = self.misses.get(&0, 0).context("cannot read the group's counters")?;
+        Ok(Misses {
+            fallback: per_cpu.iter().map(|misses| misses.fallback).sum(),
+            errors: per_cpu.iter().map(|misses| misses.errors).sum(),
+        })
+    }
+
+    pub fn publish(&mut self, table: &Table) -> Result<()> {
+        let current = self.control.get(&0, 0).context("cannot read the control word")?;
+        let half = Control::unpack(current).half.other();
+        for (position, slots) in words(&table.sequence) {
+            self.write_table(half.sequence_word(position), slots)?;
+        }
+        for (index, slots) in words(&table.members) {
+            self.write_table(half.member_word(index), slots)?;
+        }
+        let control = Control {
+            half,
+            positions: length(&table.sequence)?,
+            members: length(&table.members)?,
+        };
+        self.control.set(0, control.pack(), 0).context("cannot write the control word")?;
+        wait_for_programs();
+        Ok(())
+    }
+
+    fn write_table(&mut self, word: u32, slots: &[u32]) -> Result<()> {
+        self.table.set(word, pack_slots(slots), 0).context("cannot write the table")
+    }
+}
+
+fn length(slots: &[u32]) -> Result<u32> {
+    u32::try_from(slots.len()).context("the table is too long")
+}
+
+fn words(slots: &[u32]) -> impl Iterator<Item = (u32, &[u32])> {
+    (0..).step_by(SLOTS_PER_WORD as usize).zip(slots.chunks(SLOTS_PER_WORD as usize))
+}
+
+/// Waits for an RCU grace period: programs run inside one, so none that read the old control word
+/// is running afterwards, and its half of the table may be written again.
+fn wait_for_programs() {
+    // Not there on a kernel with nohz_full. A choice takes less than a microsecond, and the next
+    // table is at least a system call a word away.
+    let _ = membarrier(MembarrierCommand::Global);
+}
+
+/// The two maps that a built-in worker uses.
+pub struct WorkerMaps {
+    group: ArrayMap<GroupRecord>,
+    accepted: ArrayMap<u64>,
+}
+
+impl WorkerMaps {
+    /// Opens them under a group's directory.
+    ///
+    /// # Errors
+    /// Where they are not pinned there.
+    pub fn open(directory: &Path) -> Result<Self> {
+        Ok(Self {
+            group: array(directory, maps::GROUP)?,
+            accepted: array(directory, maps::ACCEPTED)?,
+        })
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Option<Policy> {
+        Some(Group::try_from(self.group.get(&0, 0).ok()?).ok()?.policy)
+    }
+
+    /// Publishes how many connections the worker in a slot has accepted.
+    pub fn set_accepted(&mut self, slot: u32, accepted: u64) {
+        // A count that lags is no reason to drop the connection it counts.
+        let _ = self.accepted.set(slot, accepted, 0);
+    }
+}

@@ -1,0 +1,374 @@
+//! One group's loaded maps and attached program. Only this module and its children use aya.
+//!
+//! All state is in pinned maps, so a [`Steering`] is opened by any process that may, does its work
+//! under [`Steering::lock`], and is dropped again; nothing is cached between two calls.
+
+mod logs;
+mod maps;
+mod object;
+mod store;
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::programs::{ProgramError, SkReuseport, SkReuseportError, sk_reuseport::SkReuseportAttachType};
+use balancer_ebpf::record::{MemberRecord, SlotState};
+use socket2::SockRef;
+
+pub use self::{
+    logs::{DEBUG as LOG_DEBUG, Logs, forward as forward_logs},
+    maps::{WorkerMaps, max_members},
+    object::bytes as object_bytes,
+    store::{DEFAULT_BPFFS, Lock, Store, is_bpffs},
+};
+use self::maps::Maps;
+use crate::{
+    group::Group,
+    policy::Policy,
+    process::{self, Identity},
+    snapshot::{GroupInfo, MemberInfo, MemberState, Snapshot},
+    table::{Entry, Table},
+    weight::Weight,
+};
+
+/// A slot that somebody has, or had.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Its place in the socket array.
+    pub slot: u32,
+    /// The worker; PID 0 while it is not started.
+    pub worker: Identity,
+    /// Its share relative to the others.
+    pub weight: Weight,
+    /// Its life.
+    pub state: SlotState,
+    cookie: u64,
+    inode: u64,
+}
+
+/// A group's steering.
+pub struct Steering {
+    name: String,
+    directory: PathBuf,
+    maps: Maps,
+}
+
+impl Steering {
+    /// Loads maps and the policy's program, and pins them. Nothing is attached yet.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a map or the program, or the name is taken. Nothing stays pinned.
+    pub fn create(store: &Store, name: &str, group: &Group) -> Result<(Self, Logs)> {
+        let unfinished = store.begin()?;
+        let created = Self::create_in(&unfinished, group)
+            .and_then(|logs| Ok((store.publish(&unfinished, name)?, logs)));
+        match created {
+            Ok((directory, logs)) => Ok((Self::open_directory(name, directory)?, logs)),
+            Err(error) => {
+                store::remove_directory(&unfinished)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn create_in(directory: &Path, group: &Group) -> Result<Logs> {
+        let mut ebpf = object::load_maps(directory, group.log_level)?;
+        object::load_program(&mut ebpf, group.policy, directory)?;
+        Maps::open(directory)?.set_group(group)?;
+        Logs::open(&mut ebpf)
+    }
+
+    /// Opens a pinned group.
+    ///
+    /// # Errors
+    /// Where there is none of that name, or its pins are not ours to use.
+    pub fn open(store: &Store, name: &str) -> Result<Self> {
+        Self::open_directory(name, store.directory(name))
+    }
+
+    fn open_directory(name: &str, directory: PathBuf) -> Result<Self> {
+        let maps = Maps::open(&directory)?;
+        Ok(Self { name: name.to_owned(), directory, maps })
+    }
+
+    /// The group's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The group's record.
+    ///
+    /// # Errors
+    /// Where it is not of this build's making.
+    pub fn group(&self) -> Result<Group> {
+        self.maps.group().with_context(|| format!("cannot use the group {}", self.name))
+    }
+
+    /// Waits for, then has, the group's state to itself: everything that changes it asks for it.
+    ///
+    /// `None` where its pins are gone: it was given back to the kernel, and nobody else can open
+    /// it to change it.
+    ///
+    /// # Errors
+    /// Where the pins are there and cannot be locked.
+    pub fn lock(&self) -> Result<Option<Lock>> {
+        store::lock(&self.directory)
+    }
+
+    /// The slots that somebody has.
+    ///
+    /// # Errors
+    /// Where a map cannot be read.
+    pub fn members(&self) -> Result<Vec<Member>> {
+        let mut members = self.all_slots()?;
+        members.retain(|member| member.state != SlotState::Vacant);
+        Ok(members)
+    }
+
+    /// Every slot that was ever used, vacant ones included.
+    fn all_slots(&self) -> Result<Vec<Member>> {
+        let records = self.maps.member_records()?.into_iter();
+        Ok(records.filter(|(_, record)| record.cookie != 0).map(Member::from).collect())
+    }
+
+    /// Registers a listening socket in a slot of its own, not in the table yet. The slot is one
+    /// never used while there is one, so that counters of late workers stay readable.
+    ///
+    /// # Errors
+    /// Where all slots are taken, or the kernel refuses the socket.
+    pub fn seat(&mut self, socket: BorrowedFd<'_>, weight: Weight) -> Result<u32> {
+        let slot = self.vacant_slot()?;
+        let record = MemberRecord {
+            cookie: SockRef::from(&socket).cookie().context("cannot read a socket's cookie")?,
+            inode: rustix::fs::fstat(socket).context("cannot stat a socket")?.st_ino,
+            weight: weight.get(),
+            state: SlotState::Starting as u8,
+            ..MemberRecord::default()
+        };
+        self.maps.clear_counters(slot)?;
+        self.maps.set_socket(slot, socket)?;
+        self.maps.set_member(slot, record)?;
+        Ok(slot)
+    }
+
+    fn vacant_slot(&self) -> Result<u32> {
+        let records = self.maps.member_records()?;
+        let never_used = records.iter().find(|(_, record)| record.cookie == 0);
+        let vacant = || records.iter().find(|(_, record)| record.state == SlotState::Vacant as u8);
+        match never_used.or_else(vacant) {
+            Some((slot, _)) => Ok(*slot),
+            None => bail!("all {} slots of the group {} are taken", records.len(), self.name),
+        }
+    }
+
+    /// Notes the process that accepts from a slot.
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn set_worker(&mut self, slot: u32, worker: Identity) -> Result<()> {
+        self.change(slot, |record| {
+            record.pid = worker.pid;
+            record.start = worker.start;
+        })
+    }
+
+    /// Changes a member's weight; takes effect with [`Steering::publish`].
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn set_weight(&mut self, slot: u32, weight: Weight) -> Result<()> {
+        self.change(slot, |record| record.weight = weight.get())
+    }
+
+    /// Moves a slot through its life; takes effect with [`Steering::publish`].
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn set_state(&mut self, slot: u32, state: SlotState) -> Result<()> {
+        self.change(slot, |record| record.state = state as u8)
+    }
+
+    fn change(&mut self, slot: u32, change: impl FnOnce(&mut MemberRecord)) -> Result<()> {
+        let mut record = self.maps.member(slot)?;
+        change(&mut record);
+        self.maps.set_member(slot, record)
+    }
+
+    /// Builds the table of the live members and switches to it. When this returns, no choice that
+    /// was made by the table before is under way any more.
+    ///
+    /// # Errors
+    /// Where a map cannot be read or written.
+    pub fn publish(&mut self) -> Result<()> {
+        let shares = self.group()?.policy.shares();
+        let entries: Vec<Entry> = self
+            .members()?
+            .into_iter()
+            .filter(|member| member.state == SlotState::Live)
+            .map(|member| Entry { slot: member.slot, weight: member.weight })
+            .collect();
+        self.maps.publish(&Table::build(&entries, shares))
+    }
+
+    /// Switches the policy: table, then program, each in one step.
+    ///
+    /// # Errors
+    /// Where the program is refused, or no member's socket can be borrowed to attach it through.
+    pub fn set_policy(&mut self, policy: Policy) -> Result<()> {
+        let group = self.group()?;
+        if let Some(name) = policy.program()
+            && !self.directory.join(name).exists()
+        {
+            let mut ebpf = object::load_maps(&self.directory, group.log_level)?;
+            object::load_program(&mut ebpf, policy, &self.directory)?;
+        }
+        let socket = self.borrow_any_socket()?;
+        self.maps.set_group(&Group { policy, ..group })?;
+        self.publish()?;
+        match socket {
+            Some(socket) => self.attach(socket.as_fd()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether any member has a socket, so that the kernel's group exists.
+    ///
+    /// # Errors
+    /// Where a map cannot be read.
+    pub fn has_sockets(&self) -> Result<bool> {
+        for member in self.members()? {
+            if self.maps.socket(member.slot)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Attaches the group's policy through one of its sockets; or through one that is bound and
+    /// does not listen yet, provided it will be the group's first.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn attach(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        let policy = self.group()?.policy;
+        let Some(name) = policy.program() else { return detach(socket) };
+        let program =
+            SkReuseport::from_pin(self.directory.join(name), SkReuseportAttachType::SelectOrMigrate)
+                .with_context(|| format!("cannot open the program {name} of {}", self.name))?;
+        program.attach(socket).with_context(|| format!("cannot attach the policy {}", policy.name()))
+    }
+
+    /// A duplicate of a living member's socket; `None` where no member lives, so that the kernel's
+    /// group is gone, and whatever was attached with it.
+    fn borrow_any_socket(&self) -> Result<Option<OwnedFd>> {
+        let mut denied = None;
+        for member in self.members()? {
+            match process::borrow_socket(member.worker, member.inode, member.cookie) {
+                Ok(socket) => return Ok(Some(socket)),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    denied = Some((member.worker.pid, error));
+                }
+                Err(_) => {}
+            }
+        }
+        match denied {
+            None => Ok(None),
+            Some((pid, error)) => Err(error).with_context(|| {
+                format!("cannot borrow the socket of PID {pid} (needs root, or CAP_SYS_PTRACE)")
+            }),
+        }
+    }
+
+    /// Gives the group back to the kernel's hash and removes its pins. The workers go on.
+    ///
+    /// # Errors
+    /// Where the program cannot be detached; then the pins stay.
+    pub fn take_down(mut self, store: &Store) -> Result<()> {
+        self.set_policy(Policy::Kernel)?;
+        store.remove(&self.name)
+    }
+
+    /// Removes the pins if they are still those of this agent: the group may have been given back
+    /// meanwhile, and its name taken by another.
+    ///
+    /// # Errors
+    /// Where a pin cannot be removed.
+    pub fn remove_own_pins(&self, store: &Store, agent: Identity) -> Result<()> {
+        match Self::open(store, &self.name).and_then(|pinned| pinned.group()) {
+            Ok(group) if group.agent == agent => store.remove(&self.name),
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything that is known of the group now.
+    ///
+    /// # Errors
+    /// Where a map cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let group = self.group()?;
+        let mut members = Vec::new();
+        let mut left = Vec::new();
+        for member in self.all_slots()? {
+            let state = self.state_of(&member)?;
+            let info = MemberInfo {
+                slot: member.slot,
+                pid: member.worker.pid,
+                weight: member.weight.get(),
+                state,
+                tally: self.maps.tally(member.slot)?,
+            };
+            if state == MemberState::Left { left.push(info) } else { members.push(info) }
+        }
+        let misses = self.maps.misses()?;
+        Ok(Snapshot {
+            group: GroupInfo {
+                name: self.name.clone(),
+                protocol: group.identity.protocol,
+                address: group.identity.address.to_string(),
+                netns: group.identity.netns,
+            },
+            policy: group.policy,
+            members,
+            fallback: misses.fallback,
+            errors: misses.errors,
+            left,
+        })
+    }
+
+    fn state_of(&self, member: &Member) -> Result<MemberState> {
+        Ok(match member.state {
+            SlotState::Vacant => MemberState::Left,
+            _ if self.maps.socket(member.slot)? != Some(member.cookie) => MemberState::Dead,
+            SlotState::Draining => MemberState::Draining,
+            SlotState::Live => MemberState::Live,
+            SlotState::Starting => MemberState::Starting,
+        })
+    }
+}
+
+impl From<(u32, MemberRecord)> for Member {
+    fn from((slot, record): (u32, MemberRecord)) -> Self {
+        Self {
+            slot,
+            worker: Identity { pid: record.pid, start: record.start },
+            weight: Weight::from_record(record.weight),
+            state: SlotState::from_number(record.state),
+            cookie: record.cookie,
+            inode: record.inode,
+        }
+    }
+}
+
+fn detach(socket: BorrowedFd<'_>) -> Result<()> {
+    match SkReuseport::detach(socket) {
+        // Nothing was attached.
+        Err(ProgramError::SkReuseportError(SkReuseportError::SetsockoptError {
+            io_error, ..
+        })) if io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.context("cannot detach the program"),
+    }
+}

@@ -1,0 +1,172 @@
+//! The directory on bpffs where groups are pinned: `<bpffs>/balancer/<group>/<map or program>`.
+//! All of balancer's state is there; there is no other.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::{
+    fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statfs},
+    mount::{MountFlags, mount},
+};
+
+use crate::process::Identity;
+
+/// Where bpffs is by convention, and where root mounts it when it lacks.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+
+// linux/magic.h
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+const UNFINISHED: &str = "unfinished-";
+
+/// The pinned groups.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// Exclusive hold of a group's state; released when dropped, or when the process ends.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its flock")] File);
+
+/// Whether a bpffs is mounted there.
+pub fn is_bpffs(path: &Path) -> bool {
+    // The type's width differs by architecture.
+    statfs(path).is_ok_and(|stat| stat.f_type as u64 == BPF_FS_MAGIC)
+}
+
+impl Store {
+    /// The store on the given bpffs, which need not exist: then nothing is pinned.
+    pub fn at(bpffs: &Path) -> Self {
+        Self { root: bpffs.join("balancer") }
+    }
+
+    /// The store on the given bpffs, mounted if it lacks and we may.
+    ///
+    /// # Errors
+    /// Where no bpffs is mounted there and none can be.
+    pub fn prepare(bpffs: &Path) -> Result<Self> {
+        if !is_bpffs(bpffs) {
+            mount_bpffs(bpffs)?;
+            tracing::info!("mounted bpffs at {}", bpffs.display());
+        }
+        let store = Self::at(bpffs);
+        make_directory(&store.root)?;
+        store.sweep();
+        Ok(store)
+    }
+
+    /// Where the group of this name is pinned.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The names of all groups, sorted.
+    ///
+    /// # Errors
+    /// Where the store exists but cannot be read, for lack of privilege most likely.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let mut names: Vec<String> = self
+            .entries()
+            .with_context(|| format!("cannot list the groups under {}", self.root.display()))?;
+        names.retain(|name| !name.starts_with(UNFINISHED));
+        names.sort();
+        Ok(names)
+    }
+
+    fn entries(&self) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    }
+
+    /// An empty directory to pin into, out of everybody's sight until [`Store::publish`].
+    pub(super) fn begin(&self) -> Result<PathBuf> {
+        let directory = self.root.join(format!("{UNFINISHED}{}", std::process::id()));
+        remove_directory(&directory)?;
+        make_directory(&directory)?;
+        Ok(directory)
+    }
+
+    /// Gives a finished directory its name, in one step.
+    pub(super) fn publish(&self, unfinished: &Path, name: &str) -> Result<PathBuf> {
+        let directory = self.directory(name);
+        renameat_with(CWD, unfinished, CWD, &directory, RenameFlags::NOREPLACE)
+            .with_context(|| format!("cannot pin the group at {}", directory.display()))?;
+        Ok(directory)
+    }
+
+    /// Removes what creators left that were killed half-way.
+    fn sweep(&self) {
+        for name in self.entries().unwrap_or_default() {
+            let creator = name.strip_prefix(UNFINISHED).and_then(|pid| pid.parse().ok());
+            if creator.is_some_and(|pid| Identity::of(pid).is_none()) {
+                let _ = remove_directory(&self.root.join(name));
+            }
+        }
+    }
+
+    /// Removes a group's pins. What is attached stays attached.
+    ///
+    /// # Errors
+    /// Where a pin cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        remove_directory(&self.directory(name))?;
+        // Leave nothing behind when this was the last; another group keeps it.
+        let _ = fs::remove_dir(&self.root);
+        Ok(())
+    }
+}
+
+/// Waits until nobody else changes the group in that directory, then keeps others from it.
+/// `None` where the directory is gone.
+pub(super) fn lock(directory: &Path) -> Result<Option<Lock>> {
+    let locked = match File::open(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.and_then(|file| {
+            flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        }),
+    };
+    let file =
+        locked.with_context(|| format!("cannot lock the group at {}", directory.display()))?;
+    Ok(Some(Lock(file)))
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("cannot make the directory {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn remove_directory(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove the pins under {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn mount_bpffs(path: &Path) -> Result<()> {
+    let remedy = format!("mount one: sudo mount -t bpf bpf {}", path.display());
+    if !path.is_dir() {
+        bail!("{} is not a directory, so no bpffs can be mounted there; pass --bpffs", path.display());
+    }
+    // Only at its usual place: elsewhere, the path is more likely to be a mistake.
+    if path != Path::new(DEFAULT_BPFFS) {
+        bail!("no bpffs is mounted at {}; {remedy}", path.display());
+    }
+    mount("bpf", path, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, c"mode=0700")
+        .with_context(|| format!("no bpffs is mounted at {} and mounting failed; {remedy}", path.display()))
+}

@@ -1,0 +1,151 @@
+//! The built-in worker: a small HTTP server that answers who it is. One process, one thread; its
+//! listening socket is its standard input, and no other process has it.
+
+use std::{
+    convert::Infallible,
+    io::{self, Write as _},
+    net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
+    path::Path,
+    process::ExitCode,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::{Context as _, Result};
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{HeaderName, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{process::inherited_listener, steering::WorkerMaps};
+
+const SLOT_HEADER: HeaderName = HeaderName::from_static("x-balancer-slot");
+const POLICY_HEADER: HeaderName = HeaderName::from_static("x-balancer-policy");
+
+struct Worker {
+    slot: u32,
+    pid: u32,
+    accepted: AtomicU64,
+    /// None where the group was given back to the kernel before this worker was started.
+    maps: Option<Mutex<WorkerMaps>>,
+}
+
+/// Serves until SIGTERM; then takes what waits in the queue, finishes the requests in flight, and
+/// returns.
+///
+/// # Errors
+/// Where standard input is no listening socket, or the group's maps cannot be opened.
+pub fn run(slot: u32, directory: &Path) -> Result<ExitCode> {
+    let listener = inherited_listener().context("cannot take over the listening socket")?;
+    let maps = directory.exists().then(|| WorkerMaps::open(directory)).transpose()?;
+    let worker = Arc::new(Worker {
+        slot,
+        pid: std::process::id(),
+        accepted: AtomicU64::new(0),
+        maps: maps.map(Mutex::new),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the worker's event loop")?;
+    runtime.block_on(serve(worker, listener))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(worker: Arc<Worker>, listener: StdListener) -> Result<()> {
+    listener.set_nonblocking(true).context("cannot use the listening socket")?;
+    let listener = TcpListener::from_std(listener).context("cannot use the listening socket")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let connections = GracefulShutdown::new();
+
+    // The agent goes by this line. Where it is gone, the worker works on without it.
+    let _ = writeln!(io::stdout(), "Server with PID: [{}] is running", worker.pid);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, client)) => worker.spawn(stream, client, &connections),
+                Err(error) => recover(&error).await,
+            },
+            _ = terminate.recv() => break,
+        }
+    }
+    let listener = listener.into_std().context("cannot use the listening socket")?;
+    for (stream, client) in queued(&listener) {
+        worker.spawn(TcpStream::from_std(stream)?, client, &connections);
+    }
+    drop(listener);
+    connections.shutdown().await;
+    Ok(())
+}
+
+/// The connections that wait to be accepted: ours to serve, for nobody else can in a group that
+/// stops as a whole.
+fn queued(listener: &StdListener) -> impl Iterator<Item = (StdStream, SocketAddr)> {
+    std::iter::from_fn(|| listener.accept().ok())
+        .filter(|(stream, _)| stream.set_nonblocking(true).is_ok())
+}
+
+/// A connection that was reset in the queue is no reason to wait; a lack of descriptors is.
+async fn recover(error: &io::Error) {
+    tracing::warn!("cannot accept a connection: {error}");
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+impl Worker {
+    fn maps(&self) -> Option<MutexGuard<'_, WorkerMaps>> {
+        let maps = self.maps.as_ref()?;
+        Some(maps.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn spawn(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, all: &GracefulShutdown) {
+        let accepted = self.accepted.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(mut maps) = self.maps() {
+            maps.set_accepted(self.slot, accepted);
+        }
+        let worker = Arc::clone(self);
+        let service = service_fn(move |request| {
+            let response = worker.answer(&request, client);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let connection = all.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("connection of {client} ended early: {error}");
+            }
+        });
+    }
+
+    fn answer(&self, request: &Request<Incoming>, client: SocketAddr) -> Response<Full<Bytes>> {
+        let (status, text) = match (request.method(), request.uri().path()) {
+            (&Method::GET, "/") => {
+                // An IPv4 client of a dual-stack socket is shown as what it is.
+                let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+                let text = format!("Client [{client}] received msg from Server PID: [{}]\n", self.pid);
+                (StatusCode::OK, text)
+            }
+            (_, "/") => (StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n".to_owned()),
+            _ => (StatusCode::NOT_FOUND, "only / is served here\n".to_owned()),
+        };
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = status;
+        response.headers_mut().insert(SLOT_HEADER, HeaderValue::from(self.slot));
+        if let Some(policy) = self.maps().and_then(|maps| maps.policy()) {
+            response.headers_mut().insert(POLICY_HEADER, HeaderValue::from_static(policy.name()));
+        }
+        response
+    }
+}
