@@ -1,0 +1,119 @@
+//! A host of the test's own: network namespace, mount namespace, bpffs. Gone with its last thread
+//! or process.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+};
+
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    process::geteuid,
+    thread::{UnshareFlags, unshare_unsafe},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::running::Running;
+
+/// A test's own host. Threads and processes that the test starts are in it too.
+pub struct Host {
+    bpffs: TempDir,
+}
+
+impl Host {
+    /// Runs a test on a host of its own; hosts run side by side.
+    pub fn with(test: impl FnOnce(&Host) + Send + 'static) {
+        assert!(geteuid().is_root(), "this test needs root; `cargo xtask test` uses sudo");
+        let thread = thread::Builder::new().name("host".to_owned());
+        let result = thread.spawn(|| test(&Self::new())).expect("a thread").join();
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn new() -> Self {
+        // SAFETY: the thread shares descriptors and memory with others still, only the view of
+        // network and mounts becomes its own; nothing of the standard library depends on those.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }.expect("namespaces");
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .expect("private mounts");
+        let bpffs = tempfile::tempdir().expect("a directory");
+        mount("bpf", bpffs.path(), "bpf", MountFlags::empty(), None).expect("a bpffs");
+        bring_loopback_up();
+        Self { bpffs }
+    }
+
+    /// Where this host's bpffs is.
+    pub fn bpffs(&self) -> &Path {
+        self.bpffs.path()
+    }
+
+    /// Where a group is pinned.
+    pub fn pins(&self, group: &str) -> PathBuf {
+        self.bpffs().join("balancer").join(group)
+    }
+
+    /// Whether nothing of balancer is pinned.
+    pub fn is_clean(&self) -> bool {
+        std::fs::read_dir(self.bpffs()).expect("bpffs").flatten().all(|entry| {
+            // What the kernel itself puts there.
+            entry.path().extension().is_some()
+        })
+    }
+
+    /// The real command, on this host.
+    pub fn balancer(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.env("BALANCER_BPFFS", self.bpffs()).args(args);
+        command
+    }
+
+    /// Runs a short-lived command to its end.
+    pub fn output(&self, args: &[&str]) -> Output {
+        self.balancer(args).output().expect("balancer starts")
+    }
+
+    /// Runs a short-lived command that must succeed; its standard output.
+    pub fn succeed(&self, args: &[&str]) -> String {
+        let output = self.output(args);
+        assert!(output.status.success(), "balancer {args:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Runs a command that must fail with this exit code; its standard error.
+    pub fn fail(&self, code: i32, args: &[&str]) -> String {
+        let output = self.output(args);
+        assert_eq!(output.status.code(), Some(code), "balancer {args:?}: {output:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    }
+
+    /// `balancer status --json`.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.succeed(&["status", "--json"])).expect("JSON")
+    }
+
+    /// Starts `balancer run` and waits until it steers.
+    pub fn run(&self, args: &[&str]) -> Running {
+        Running::start(self.balancer(&[&["run"], args].concat()))
+    }
+}
+
+/// The binary under test: `cargo xtask test` says which, and builds it.
+fn binary() -> PathBuf {
+    std::env::var_os("BALANCER_BIN").map(PathBuf::from).unwrap_or_else(|| {
+        panic!("BALANCER_BIN does not name the binary under test; run `cargo xtask test`")
+    })
+}
+
+fn bring_loopback_up() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection().expect("a netlink socket");
+        tokio::spawn(connection);
+        let loopback = rtnetlink::LinkUnspec::new_with_index(1).up().build();
+        handle.link().set(loopback).execute().await.expect("loopback is up");
+    });
+}

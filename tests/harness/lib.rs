@@ -1,0 +1,15 @@
+//! What every integration test stands on: a network namespace and a bpffs of its own, the real
+//! binary in it, and a client that notes who answered.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on is a test that failed"
+)]
+
+pub mod client;
+pub mod group;
+pub mod host;
+pub mod running;
+
+pub use self::{client::Answer, group::TestGroup, host::Host, running::Running};

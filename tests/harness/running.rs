@@ -1,0 +1,162 @@
+//! A running `balancer run`: what it prints, and how it ends.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
+};
+
+/// How long anything may take. Never reached unless something is broken.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A supervisor and its workers.
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    errors: Option<JoinHandle<String>>,
+    address: SocketAddr,
+    workers: Vec<u32>,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// With which code.
+    pub status: ExitStatus,
+    /// All it printed.
+    pub stdout: String,
+    /// All it complained about.
+    pub stderr: String,
+}
+
+impl Running {
+    /// Starts, and waits until it says where it listens.
+    pub fn start(mut command: Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("balancer starts");
+        let (sender, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| sender.send(l)));
+        let mut stderr = child.stderr.take().expect("a pipe");
+        let errors = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        let errors = Some(errors);
+        let mut running = Self { child, lines, seen: Vec::new(), errors, address, workers: vec![] };
+        let line = running.wait_for("listening on ");
+        let (_, rest) = line.split_once("listening on ").expect("an address");
+        let (address, _) = rest.split_once(',').expect("an address");
+        running.address = address.parse().expect("an address");
+        running.workers = running.seen.iter().filter_map(|line| worker_pid(line)).collect();
+        running
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The workers of the first start, as they became ready.
+    pub fn workers(&self) -> &[u32] {
+        &self.workers
+    }
+
+    /// The supervisor's PID.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line that contains `text`, from here on.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("no line with {text:?}: {:#?}", self.seen),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let errors = self.errors.take().and_then(|errors| errors.join().ok());
+                    panic!("ended without {text:?}: {:#?} {errors:?}", self.seen)
+                }
+            }
+        }
+    }
+
+    /// Sends the supervisor a signal.
+    pub fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
+    }
+
+    /// Waits until it has ended.
+    pub fn ended(mut self) -> Ended {
+        let process = watch(self.pid());
+        wait_until_gone(&process, "balancer");
+        let status = self.child.wait().expect("a child");
+        let rest: Vec<String> = self.lines.iter().collect();
+        self.seen.extend(rest);
+        let stderr = self.errors.take().and_then(|e| e.join().ok()).unwrap_or_default();
+        Ended { status, stdout: self.seen.join("\n"), stderr }
+    }
+
+    /// Stops it in order, as Ctrl-C does.
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::INT);
+        self.ended()
+    }
+}
+
+impl Drop for Running {
+    /// A test that failed leaves nobody behind.
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        for pid in &self.workers {
+            let _ = kill_process(to_pid(*pid), Signal::KILL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn worker_pid(line: &str) -> Option<u32> {
+    line.strip_prefix("Server with PID: [")?.strip_suffix("] is running")?.parse().ok()
+}
+
+/// A handle on a process that stays with it whatever becomes of its PID.
+pub fn watch(pid: u32) -> OwnedFd {
+    pidfd_open(to_pid(pid), PidfdFlags::empty()).expect("a process")
+}
+
+/// Waits until a process has ended.
+pub fn wait_until_gone(process: &OwnedFd, who: &str) {
+    let timeout = PATIENCE.try_into().expect("a timeout");
+    let mut poll_fds = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
+    assert_eq!(poll(&mut poll_fds, Some(&timeout)).expect("poll"), 1, "{who} does not end");
+}
+
+/// Sends a process a signal.
+pub fn send(pid: u32, signal: Signal) {
+    kill_process(to_pid(pid), signal).expect("a process");
+}
+
+fn to_pid(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).expect("a PID")).expect("a PID")
+}
