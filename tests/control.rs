@@ -1,1 +1,242 @@
-//! x
+//! Short-lived commands over the pins of a running group: each takes effect at once and loses
+//! nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is a test that failed")]
+
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use harness::{
+    Host,
+    client::{by_slot, request, requests},
+};
+use serde_json::{Value, json};
+
+/// Clients that ask as fast as they are answered, until told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<u64>>,
+}
+
+impl Load {
+    fn start(address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (0..4)
+            .map(|_| {
+                let stop = Arc::clone(&stop);
+                thread::spawn(move || {
+                    let mut answered = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        request(address).unwrap();
+                        answered += 1;
+                    }
+                    answered
+                })
+            })
+            .collect();
+        Self { stop, clients }
+    }
+
+    /// How many were answered; all were.
+    fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.clients.into_iter().map(|client| client.join().unwrap()).sum()
+    }
+}
+
+fn total(status: &Value, what: &str) -> u64 {
+    status["members"].as_array().unwrap().iter().map(|m| m[what].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn a_hundred_policy_switches_and_weight_changes_under_load_lose_nothing() {
+    Host::with(|host| {
+        let running = host.run(&["--workers", "3", "--policy", "hash"]);
+        let load = Load::start(running.address());
+        let policies = ["round-robin", "weighted", "random", "hash"];
+        for (change, policy) in (0..100).zip(policies.into_iter().cycle()) {
+            host.succeed(&["policy", policy]);
+            let worker = running.workers()[change % 3];
+            host.succeed(&["weight", &format!("{worker}={}", change * 10 + 1)]);
+        }
+        let answered = load.finish();
+        let status = host.status();
+        assert_eq!(total(&status, "selected"), answered, "{status}");
+        assert_eq!((&status["fallback"], &status["errors"]), (&0.into(), &0.into()));
+        assert!(answered > 1000, "only {answered} connections were made meanwhile");
+        running.stop();
+    });
+}
+
+#[test]
+fn switching_to_the_kernels_hash_and_back_under_load_loses_nothing() {
+    Host::with(|host| {
+        let running = host.run(&["--workers", "3"]);
+        let load = Load::start(running.address());
+        for _ in 0..50 {
+            host.succeed(&["policy", "kernel"]);
+            host.succeed(&["policy", "round-robin"]);
+        }
+        let answered = load.finish();
+        // With no program the workers' own counts are shown, and those go on under every policy.
+        host.succeed(&["policy", "kernel"]);
+        let ended = running.stop();
+        let total = format!("{answered} connections; no program");
+        assert!(answered > 0 && ended.stdout.contains(&total), "no {total:?} in {ended:?}");
+    });
+}
+
+#[test]
+fn a_policy_switch_takes_effect_with_the_next_connection() {
+    Host::with(|host| {
+        let running = host.run(&["--weights", "2,1", "--policy", "round-robin"]);
+        assert_eq!(by_slot(&requests(running.address(), 30))[&0], 15);
+        assert_eq!(
+            host.succeed(&["policy", "weighted"]),
+            "tcp-PORT: round-robin → weighted\n"
+                .replace("PORT", &running.address().port().to_string())
+        );
+        let answers = requests(running.address(), 30);
+        assert!(answers.iter().all(|answer| answer.policy == "weighted"));
+        assert_eq!(by_slot(&answers)[&0], 20);
+        running.stop();
+    });
+}
+
+#[test]
+fn a_weight_takes_effect_with_the_next_connection() {
+    Host::with(|host| {
+        let running = host.run(&["--workers", "2", "--policy", "weighted"]);
+        let [first, second] = running.workers() else { unreachable!() };
+        host.succeed(&["weight", &format!("{first}=9"), &format!("{second}=1")]);
+        let of_first = requests(running.address(), 100).iter().filter(|a| a.pid == *first).count();
+        assert_eq!(of_first, 90);
+        running.stop();
+    });
+}
+
+#[test]
+fn a_weight_that_the_policy_ignores_is_kept_and_said_to_be_ignored() {
+    Host::with(|host| {
+        let running = host.run(&["--workers", "2", "--policy", "round-robin"]);
+        let output = host.output(&["weight", &format!("{}=9", running.workers()[0])]);
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("ignores weights"));
+        host.succeed(&["policy", "weighted"]);
+        let answers = requests(running.address(), 10);
+        assert_eq!(answers.iter().filter(|a| a.pid == running.workers()[0]).count(), 9);
+        running.stop();
+    });
+}
+
+#[test]
+fn status_prints_the_documented_object() {
+    Host::with(|host| {
+        let running = host.run(&["--weights", "5,3", "--policy", "weighted", "--name", "web"]);
+        requests(running.address(), 8);
+        let status = host.status();
+        let netns = status["group"]["netns"].as_u64().unwrap();
+        assert_eq!(
+            format!("net:[{netns}]"),
+            std::fs::read_link(format!("/proc/{}/ns/net", running.pid()))
+                .unwrap()
+                .to_str()
+                .unwrap()
+        );
+        let pid_of = |slot: usize| status["members"][slot]["pid"].clone();
+        let expected = json!({
+            "group": {
+                "name": "web", "protocol": "tcp",
+                "address": running.address().to_string(), "netns": netns,
+            },
+            "policy": "weighted",
+            "members": [
+                {"slot": 0, "pid": pid_of(0), "weight": 5, "state": "live", "selected": 5, "migrated": 0},
+                {"slot": 1, "pid": pid_of(1), "weight": 3, "state": "live", "selected": 3, "migrated": 0},
+            ],
+            "fallback": 0,
+            "errors": 0,
+        });
+        assert_eq!(status, expected);
+        let pids: Vec<u64> = (0..2).map(|slot| pid_of(slot).as_u64().unwrap()).collect();
+        for worker in running.workers() {
+            assert!(pids.contains(&u64::from(*worker)));
+        }
+        let text = host.succeed(&["status"]);
+        assert!(text.starts_with("web  tcp/127.0.0.1:") && text.contains("62.5 %"), "{text}");
+        running.stop();
+    });
+}
+
+#[test]
+fn of_several_groups_one_must_be_named() {
+    Host::with(|host| {
+        let one = host.run(&["--workers", "2", "--listen", "127.0.0.1:0", "--name", "one"]);
+        let two = host.run(&["--workers", "2", "--listen", "127.0.0.1:0", "--name", "two"]);
+        let refusal = host.fail(1, &["status"]);
+        assert!(refusal.contains("--group") && refusal.contains("one, two"), "{refusal}");
+        host.succeed(&["policy", "random", "--group", "two"]);
+        assert_eq!(request(one.address()).unwrap().policy, "round-robin");
+        assert_eq!(request(two.address()).unwrap().policy, "random");
+        assert!(host.fail(1, &["status", "--group", "three"]).contains("one, two"));
+        one.stop();
+        assert_eq!(host.status()["group"]["name"], "two");
+        two.stop();
+    });
+}
+
+#[test]
+fn detach_gives_the_group_back_and_its_supervisor_goes_on_without() {
+    Host::with(|host| {
+        let mut running = host.run(&["--workers", "2"]);
+        let load = Load::start(running.address());
+        host.succeed(&["detach"]);
+        assert!(host.is_clean());
+        assert_eq!(request(running.address()).unwrap().policy, "kernel");
+        // A worker that dies now is still replaced; only nobody steers.
+        let victim = running.workers()[0];
+        load.finish();
+        harness::running::send(victim, rustix::process::Signal::KILL);
+        running.wait_for("is back as PID");
+        requests(running.address(), 10);
+        assert!(running.stop().status.success());
+    });
+}
+
+#[test]
+fn commands_at_once_leave_a_state_that_all_of_them_made() {
+    Host::with(|host| {
+        let running = host.run(&["--workers", "4", "--policy", "weighted"]);
+        let commands: Vec<_> = running
+            .workers()
+            .iter()
+            .flat_map(|pid| (1..=5).map(move |weight| format!("{pid}={weight}")))
+            .map(|change| {
+                host.balancer(&["weight", &change]).stdout(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        for mut command in commands {
+            assert!(command.wait().unwrap().success());
+        }
+        let weights: Vec<u64> = host.status()["members"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|member| member["weight"].as_u64().unwrap())
+            .collect();
+        // Whichever came last, the table is that of the weights shown.
+        let round = usize::try_from(weights.iter().sum::<u64>()).unwrap();
+        let answers = by_slot(&requests(running.address(), round));
+        for (slot, weight) in (0..).zip(&weights) {
+            assert_eq!(answers[&slot] as u64, *weight, "{weights:?} {answers:?}");
+        }
+        running.stop();
+    });
+}

@@ -105,9 +105,13 @@ fn ipv4_ipv6_and_dual_stack_are_steered_alike() {
         let v4: Vec<SocketAddr> = vec![(Ipv4Addr::LOCALHOST, 0).into()];
         let v6: Vec<SocketAddr> = vec![(Ipv6Addr::LOCALHOST, 0).into()];
         let both = [v4.clone(), v6.clone()].concat();
-        for (listen, clients) in
-            [("127.0.0.1:0", &v4), ("0.0.0.0:0", &v4), ("[::1]:0", &v6), ("[::]:0", &both), (":0", &both)]
-        {
+        for (listen, clients) in [
+            ("127.0.0.1:0", &v4),
+            ("0.0.0.0:0", &v4),
+            ("[::1]:0", &v6),
+            ("[::]:0", &both),
+            (":0", &both),
+        ] {
             let running = host.run(&["--workers", "3", "--listen", listen]);
             for client in clients {
                 let address = SocketAddr::new(client.ip(), running.address().port());

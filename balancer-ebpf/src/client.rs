@@ -28,7 +28,14 @@ pub fn log(ctx: &SkReuseportContext, position: u32, slot: u32) {
         debug!(ctx, "client [{:i}]:{} position {} slot {}", client, port, position, slot);
     } else {
         let client: [u8; 4] = load(ctx, IPV4_SOURCE).unwrap_or_default();
-        debug!(ctx, "client {:i}:{} position {} slot {}", u32::from_be_bytes(client), port, position, slot);
+        debug!(
+            ctx,
+            "client {:i}:{} position {} slot {}",
+            u32::from_be_bytes(client),
+            port,
+            position,
+            slot
+        );
     }
 }
 

@@ -116,6 +116,8 @@ mod tests {
         const ACK: u8 = 0x10;
         const ECE_CWR: u8 = 0xc0;
         assert!(opens_connection(SYN) && opens_connection(SYN | ECE_CWR) && opens_connection(ACK));
-        assert!(!opens_connection(RST) && !opens_connection(FIN | ACK) && !opens_connection(RST | ACK));
+        assert!(
+            !opens_connection(RST) && !opens_connection(FIN | ACK) && !opens_connection(RST | ACK)
+        );
     }
 }

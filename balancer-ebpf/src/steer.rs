@@ -1,10 +1,7 @@
 //! The steps that all policies share: draw a position, look its slot up, choose it; draw again
 //! while the slot is dead; at last ask every member; only then leave it to the kernel.
 
-use aya_ebpf::{
-    bindings::sk_action::SK_PASS,
-    programs::SkReuseportContext,
-};
+use aya_ebpf::{bindings::sk_action::SK_PASS, programs::SkReuseportContext};
 use balancer_ebpf::{MAX_MEMBERS, control::Control, draw};
 
 use crate::{client, maps};

@@ -59,7 +59,9 @@ pub enum Verb {
     /// Check what this machine lacks, and say how to mend it
     Doctor,
     /// Print a completion script for a shell
-    #[command(after_help = "Example:\n  balancer completions bash | sudo tee /etc/bash_completion.d/balancer")]
+    #[command(
+        after_help = "Example:\n  balancer completions bash | sudo tee /etc/bash_completion.d/balancer"
+    )]
     Completions {
         /// Which shell
         shell: Shell,

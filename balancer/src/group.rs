@@ -1,10 +1,6 @@
 //! Who a group is: the human's form, and its one conversion to and from the pinned record.
 
-use std::{
-    fmt, fs, io,
-    net::SocketAddr,
-    os::unix::fs::MetadataExt as _,
-};
+use std::{fmt, fs, io, net::SocketAddr, os::unix::fs::MetadataExt as _};
 
 use balancer_ebpf::{LAYOUT_VERSION, record::GroupRecord};
 use serde::Serialize;
@@ -119,12 +115,12 @@ impl TryFrom<GroupRecord> for Group {
     }
 }
 
-/// Inode of this process's network namespace.
+/// Inode of this thread's network namespace.
 ///
 /// # Errors
 /// Where /proc cannot be read.
 pub fn own_netns() -> io::Result<u64> {
-    Ok(fs::metadata("/proc/self/ns/net")?.ino())
+    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
 }
 
 #[cfg(test)]

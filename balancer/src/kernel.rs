@@ -16,7 +16,9 @@ pub struct Release {
 
 /// The running kernel is too old.
 #[derive(Debug, thiserror::Error)]
-#[error("this kernel is Linux {0}, and steering needs {MINIMUM}; `balancer doctor` says how to mend it")]
+#[error(
+    "this kernel is Linux {0}, and steering needs {MINIMUM}; `balancer doctor` says how to mend it"
+)]
 pub struct TooOld(String);
 
 impl Release {
@@ -57,14 +59,20 @@ mod tests {
     fn releases_are_read_and_ordered_by_number() {
         let release = |text| Release::parse(text).unwrap();
         assert_eq!(release("6.1.0-32-amd64"), Release { major: 6, minor: 1 });
-        assert!(release("5.9.1") < MINIMUM && release("5.14.0-rc1") == MINIMUM && release("10.0") > MINIMUM);
+        assert!(
+            release("5.9.1") < MINIMUM
+                && release("5.14.0-rc1") == MINIMUM
+                && release("10.0") > MINIMUM
+        );
         assert_eq!(Release::parse(""), None);
     }
 
     #[test]
     fn a_kernel_too_old_is_refused_by_name_limit_and_remedy() {
         let message = require("5.10.0".to_owned()).unwrap_err().to_string();
-        assert!(message.contains("5.10.0") && message.contains("5.14") && message.contains("doctor"));
+        assert!(
+            message.contains("5.10.0") && message.contains("5.14") && message.contains("doctor")
+        );
         assert!(require("6.1.0".to_owned()).is_ok());
     }
 }

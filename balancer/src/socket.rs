@@ -37,7 +37,9 @@ pub enum BindError {
     #[error("port {0} needs CAP_NET_BIND_SERVICE; run as root or choose a port from 1024 up")]
     Privileged(u16),
     /// The kernel has no such address family.
-    #[error("this kernel has IPv6 switched off, so {0} cannot be listened on; use 0.0.0.0 or 127.0.0.1")]
+    #[error(
+        "this kernel has IPv6 switched off, so {0} cannot be listened on; use 0.0.0.0 or 127.0.0.1"
+    )]
     NoFamily(SocketAddr),
     /// Something else.
     #[error("cannot listen on {address}: {error}")]
@@ -94,7 +96,8 @@ fn explain(address: SocketAddr, error: io::Error) -> BindError {
 }
 
 fn taken(address: SocketAddr) -> BindError {
-    let Some(entry) = listeners(address.port()).into_iter().find(|e| overlaps(e.local_address, address))
+    let Some(entry) =
+        listeners(address.port()).into_iter().find(|e| overlaps(e.local_address, address))
     else {
         let reason = "a socket that does not listen has it, without SO_REUSEPORT".to_owned();
         return BindError::Taken { address, by: String::new(), reason };
@@ -103,7 +106,10 @@ fn taken(address: SocketAddr) -> BindError {
     let reason = if entry.uid == own {
         "it has not set SO_REUSEPORT, so it shares with nobody".to_owned()
     } else {
-        format!("it runs as uid {} and the kernel shares a port within one uid only (ours is {own})", entry.uid)
+        format!(
+            "it runs as uid {} and the kernel shares a port within one uid only (ours is {own})",
+            entry.uid
+        )
     };
     BindError::Taken { address, by: describe_holders(entry.inode), reason }
 }

@@ -27,7 +27,10 @@ impl Rates {
             let before = earlier.members.iter().find(same).map_or(0, |other| count(other.tally));
             rate(before, count(member.tally))
         });
-        Self { total: rate(count(earlier.total()), count(later.total())), members: members.collect() }
+        Self {
+            total: rate(count(earlier.total()), count(later.total())),
+            members: members.collect(),
+        }
     }
 }
 

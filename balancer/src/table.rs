@@ -1,9 +1,6 @@
 //! Builds the table that maps positions to slots. Pure: weights go in, slots come out.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 use crate::{policy::Shares, weight::Weight};
 
@@ -57,7 +54,8 @@ fn interleave(weights: &[u64]) -> Vec<usize> {
     let total: u64 = weights.iter().sum();
 
     let mut turns = vec![0u64; weights.len()];
-    let mut waiting: BinaryHeap<_> = (0..weights.len()).map(|member| Reverse((0, member))).collect();
+    let mut waiting: BinaryHeap<_> =
+        (0..weights.len()).map(|member| Reverse((0, member))).collect();
     let mut released = BinaryHeap::new();
     let mut sequence = Vec::new();
     for position in 0..total {

@@ -104,7 +104,10 @@ mod tests {
     fn a_weight_out_of_range_is_refused_with_value_limit_and_remedy() {
         for text in ["0", "1001", "x", "-1", "1.5", ""] {
             let message = text.parse::<Weight>().unwrap_err().to_string();
-            assert!(message.contains(&format!("`{text}`")) && message.contains("1 to 1000"), "{message}");
+            assert!(
+                message.contains(&format!("`{text}`")) && message.contains("1 to 1000"),
+                "{message}"
+            );
         }
         assert!("0".parse::<Weight>().unwrap_err().to_string().contains("drained"));
     }

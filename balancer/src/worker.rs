@@ -6,11 +6,13 @@ use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
     path::Path,
+    pin::pin,
     process::ExitCode,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -22,16 +24,23 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::timeout,
 };
 
 use crate::{process::inherited_listener, steering::WorkerMaps};
 
 const SLOT_HEADER: HeaderName = HeaderName::from_static("x-balancer-slot");
 const POLICY_HEADER: HeaderName = HeaderName::from_static("x-balancer-policy");
+
+/// A client that was accepted before we were told to stop may have its first request under way;
+/// hyper would close such a connection as idle.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 struct Worker {
     slot: u32,
@@ -67,25 +76,32 @@ async fn serve(worker: Arc<Worker>, listener: StdListener) -> Result<()> {
     listener.set_nonblocking(true).context("cannot use the listening socket")?;
     let listener = TcpListener::from_std(listener).context("cannot use the listening socket")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let connections = GracefulShutdown::new();
+    let (stop, stopping) = watch::channel(false);
+    let mut connections = JoinSet::new();
 
     // The agent goes by this line. Where it is gone, the worker works on without it.
     let _ = writeln!(io::stdout(), "Server with PID: [{}] is running", worker.pid);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, client)) => worker.spawn(stream, client, &connections),
+                Ok((stream, client)) => {
+                    connections.spawn(Arc::clone(&worker).serve(stream, client, stopping.clone()));
+                }
                 Err(error) => recover(&error).await,
             },
+            Some(_) = connections.join_next() => {}
             _ = terminate.recv() => break,
         }
     }
     let listener = listener.into_std().context("cannot use the listening socket")?;
     for (stream, client) in queued(&listener) {
-        worker.spawn(TcpStream::from_std(stream)?, client, &connections);
+        let stream = TcpStream::from_std(stream).context("cannot use a connection")?;
+        connections.spawn(Arc::clone(&worker).serve(stream, client, stopping.clone()));
     }
     drop(listener);
-    connections.shutdown().await;
+    // Nobody listens where all connections have ended.
+    let _ = stop.send(true);
+    while connections.join_next().await.is_some() {}
     Ok(())
 }
 
@@ -100,7 +116,7 @@ fn queued(listener: &StdListener) -> impl Iterator<Item = (StdStream, SocketAddr
 async fn recover(error: &io::Error) {
     tracing::warn!("cannot accept a connection: {error}");
     if error.kind() != io::ErrorKind::ConnectionAborted {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -110,23 +126,39 @@ impl Worker {
         Some(maps.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn spawn(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, all: &GracefulShutdown) {
+    /// Serves one connection: until it ends, or, once `stopping`, until it has no request in flight.
+    async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        client: SocketAddr,
+        mut stopping: watch::Receiver<bool>,
+    ) {
         let accepted = self.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(mut maps) = self.maps() {
             maps.set_accepted(self.slot, accepted);
         }
-        let worker = Arc::clone(self);
-        let service = service_fn(move |request| {
-            let response = worker.answer(&request, client);
+        let asked = Arc::new(Notify::new());
+        let service = service_fn(|request| {
+            asked.notify_one();
+            let response = self.answer(&request, client);
             async move { Ok::<_, Infallible>(response) }
         });
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        let connection = all.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("connection of {client} ended early: {error}");
+        let mut connection =
+            pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        let told_to_stop = async {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+            let _ = timeout(FIRST_REQUEST, asked.notified()).await;
+        };
+        let ended = tokio::select! {
+            result = connection.as_mut() => result,
+            () = told_to_stop => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
-        });
+        };
+        if let Err(error) = ended {
+            tracing::debug!("connection of {client} ended early: {error}");
+        }
     }
 
     fn answer(&self, request: &Request<Incoming>, client: SocketAddr) -> Response<Full<Bytes>> {
@@ -134,7 +166,8 @@ impl Worker {
             (&Method::GET, "/") => {
                 // An IPv4 client of a dual-stack socket is shown as what it is.
                 let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-                let text = format!("Client [{client}] received msg from Server PID: [{}]\n", self.pid);
+                let text =
+                    format!("Client [{client}] received msg from Server PID: [{}]\n", self.pid);
                 (StatusCode::OK, text)
             }
             (_, "/") => (StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n".to_owned()),

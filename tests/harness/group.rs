@@ -9,8 +9,8 @@ use balancer::{
     group::{Group, GroupIdentity, Protocol, own_netns},
     policy::Policy,
     process::Identity,
-    socket,
     snapshot::Snapshot,
+    socket,
     steering::{Steering, Store},
     weight::Weight,
 };

@@ -46,7 +46,9 @@ impl Running {
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("balancer starts");
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| sender.send(l)));
+        thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|l| sender.send(l))
+        });
         let mut stderr = child.stderr.take().expect("a pipe");
         let errors = thread::spawn(move || {
             let mut text = String::new();

@@ -59,7 +59,8 @@ fn kernel_release(release: &str) -> Finding {
         Some(version) if version >= kernel::MINIMUM => Fine(release.to_owned()),
         _ => Missing {
             what: format!("{release} is older than {}", kernel::MINIMUM),
-            mend: "sudo apt install linux-image-amd64, or your distribution's newer kernel".to_owned(),
+            mend: "sudo apt install linux-image-amd64, or your distribution's newer kernel"
+                .to_owned(),
         },
     }
 }
@@ -81,8 +82,10 @@ fn btf(there: bool) -> Finding {
         Fine("/sys/kernel/btf/vmlinux".to_owned())
     } else {
         Optional {
-            what: "the kernel does not describe its types, which load-aware policies need".to_owned(),
-            mend: "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distributions' are".to_owned(),
+            what: "the kernel does not describe its types, which load-aware policies need"
+                .to_owned(),
+            mend: "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distributions' are"
+                .to_owned(),
         }
     }
 }
@@ -92,7 +95,10 @@ fn bpffs_mounted(path: &Path) -> Finding {
         Fine(format!("mounted at {}", path.display()))
     } else {
         Missing {
-            what: format!("not mounted at {} (run as root, `balancer run` mounts it there)", path.display()),
+            what: format!(
+                "not mounted at {} (run as root, `balancer run` mounts it there)",
+                path.display()
+            ),
             mend: format!("sudo mount -t bpf bpf {}", path.display()),
         }
     }
@@ -102,7 +108,10 @@ fn held(capability: CapabilitySet, purpose: &str) -> Finding {
     if privilege::has(capability) {
         Fine(format!("held, to {purpose}"))
     } else {
-        Missing { what: format!("not held, needed to {purpose}"), mend: "sudo balancer …".to_owned() }
+        Missing {
+            what: format!("not held, needed to {purpose}"),
+            mend: "sudo balancer …".to_owned(),
+        }
     }
 }
 

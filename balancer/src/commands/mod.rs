@@ -44,16 +44,23 @@ fn open_group(store: &Store, args: &GroupArgs) -> Result<Steering> {
     let names = store.names()?;
     let name = match (&args.group, names.as_slice()) {
         (Some(name), _) if names.contains(name) => name,
-        (Some(name), []) => bail!("there is no group {name}, nor any other; `balancer run` makes one"),
+        (Some(name), []) => {
+            bail!("there is no group {name}, nor any other; `balancer run` makes one")
+        }
         (Some(name), _) => bail!("there is no group {name}; there are: {}", names.join(", ")),
         (None, [only]) => only,
         (None, []) => bail!("no group is steered; `balancer run` makes one"),
-        (None, _) => bail!("there are several groups: name one with --group ({})", names.join(", ")),
+        (None, _) => {
+            bail!("there are several groups: name one with --group ({})", names.join(", "))
+        }
     };
     Steering::open(store, name)
 }
 
 /// What to say where a group vanished between being found and being locked.
 fn vanished(steering: &Steering) -> anyhow::Error {
-    anyhow!("the group {} was given back to the kernel just now; nothing was changed", steering.name())
+    anyhow!(
+        "the group {} was given back to the kernel just now; nothing was changed",
+        steering.name()
+    )
 }

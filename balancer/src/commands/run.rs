@@ -168,7 +168,10 @@ async fn supervise(
             supervisor.stop();
         }
     }
-    Ok(ready.then(|| supervisor.steering().snapshot()).transpose()?.map(|s| render::table::summary(&s)))
+    Ok(ready
+        .then(|| supervisor.steering().snapshot())
+        .transpose()?
+        .map(|s| render::table::summary(&s)))
 }
 
 /// Refuses an address that is steered, or that a server shares already: its sockets would be in
@@ -190,7 +193,8 @@ fn refuse_conflicts(store: &Store, address: SocketAddr) -> Result<()> {
         }
         return Err(steered_already(&name, &group, &living));
     }
-    match socket::listeners(address.port()).into_iter().find(|entry| entry.local_address == address) {
+    match socket::listeners(address.port()).into_iter().find(|entry| entry.local_address == address)
+    {
         None => Ok(()),
         Some(entry) => Err(anyhow!(
             "{address} is served already{}; stop that server or choose another --listen",

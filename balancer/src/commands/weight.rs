@@ -22,19 +22,29 @@ pub fn weight(args: &WeightArgs, store: &Store) -> Result<()> {
         let Some(member) = members.iter().find(|member| member.worker.pid == change.pid) else {
             bail!(
                 "PID {} is no worker of the group {}; its workers are {}",
-                change.pid, steering.name(), pids(&members)
+                change.pid,
+                steering.name(),
+                pids(&members)
             );
         };
         changes.push((member.slot, change));
     }
     for (slot, change) in changes {
         steering.set_weight(slot, change.weight)?;
-        say(format_args!("{}: weight of PID {} is {}", steering.name(), change.pid, change.weight))?;
+        say(format_args!(
+            "{}: weight of PID {} is {}",
+            steering.name(),
+            change.pid,
+            change.weight
+        ))?;
     }
     steering.publish()?;
     let policy = steering.group()?.policy;
     if policy.shares() == Shares::Equal {
-        tracing::warn!("the policy {} ignores weights; try: balancer policy weighted", policy.name());
+        tracing::warn!(
+            "the policy {} ignores weights; try: balancer policy weighted",
+            policy.name()
+        );
     }
     Ok(())
 }

@@ -70,7 +70,8 @@ impl LiveView {
 }
 
 fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, rates: &Rates) {
-    let [top, rest] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(frame.area());
+    let [top, rest] =
+        Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(frame.area());
     let total = snapshot.connections(snapshot.total());
     let title = format!(
         "{}  {}/{}  {}  {total} connections  {:.0}/s  {} left to the kernel  {} errors",

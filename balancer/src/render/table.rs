@@ -70,7 +70,9 @@ fn page(snapshot: &Snapshot, rows: Vec<[String; 7]>) -> String {
 fn misses(snapshot: &Snapshot) -> String {
     let total = snapshot.connections(snapshot.total());
     match snapshot.policy.program() {
-        None => format!("{total} connections; no program: the kernel's hash chose, workers counted"),
+        None => {
+            format!("{total} connections; no program: the kernel's hash chose, workers counted")
+        }
         Some(_) => format!(
             "{total} connections; {} left to the kernel's hash; {} errors",
             snapshot.fallback, snapshot.errors

@@ -1,6 +1,9 @@
 //! The programs' log lines, read from aya-log's ring buffer.
 
-use std::{io, os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd}};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+};
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;

@@ -47,7 +47,8 @@ pub fn max_members() -> usize {
 
 fn pinned(directory: &Path, name: &str) -> Result<MapData> {
     let path = directory.join(name);
-    MapData::from_pin(&path).with_context(|| format!("cannot open the pinned map {}", path.display()))
+    MapData::from_pin(&path)
+        .with_context(|| format!("cannot open the pinned map {}", path.display()))
 }
 
 fn array<T: Pod>(directory: &Path, name: &str) -> Result<ArrayMap<T>> {
@@ -150,11 +151,8 @@ impl Maps {
         for (index, slots) in words(&table.members) {
             self.write_table(half.member_word(index), slots)?;
         }
-        let control = Control {
-            half,
-            positions: length(&table.sequence)?,
-            members: length(&table.members)?,
-        };
+        let control =
+            Control { half, positions: length(&table.sequence)?, members: length(&table.members)? };
         self.control.set(0, control.pack(), 0).context("cannot write the control word")?;
         wait_for_programs();
         Ok(())

@@ -6,6 +6,7 @@
 mod logs;
 mod maps;
 mod object;
+mod stats;
 mod store;
 
 use std::{
@@ -15,17 +16,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::programs::{ProgramError, SkReuseport, SkReuseportError, sk_reuseport::SkReuseportAttachType};
+use aya::programs::{
+    ProgramError, SkReuseport, SkReuseportError, sk_reuseport::SkReuseportAttachType,
+};
 use balancer_ebpf::record::{MemberRecord, SlotState};
 use socket2::SockRef;
 
+use self::maps::Maps;
 pub use self::{
     logs::{DEBUG as LOG_DEBUG, Logs, forward as forward_logs},
     maps::{WorkerMaps, max_members},
     object::bytes as object_bytes,
+    stats::{Measuring, Runs, measure_runs},
     store::{DEFAULT_BPFFS, Lock, Store, is_bpffs},
 };
-use self::maps::Maps;
 use crate::{
     group::Group,
     policy::Policy,
@@ -69,7 +73,7 @@ impl Steering {
         match created {
             Ok((directory, logs)) => Ok((Self::open_directory(name, directory)?, logs)),
             Err(error) => {
-                store::remove_directory(&unfinished)?;
+                store.abandon(&unfinished)?;
                 Err(error)
             }
         }
@@ -256,10 +260,14 @@ impl Steering {
     pub fn attach(&self, socket: BorrowedFd<'_>) -> Result<()> {
         let policy = self.group()?.policy;
         let Some(name) = policy.program() else { return detach(socket) };
-        let program =
-            SkReuseport::from_pin(self.directory.join(name), SkReuseportAttachType::SelectOrMigrate)
-                .with_context(|| format!("cannot open the program {name} of {}", self.name))?;
-        program.attach(socket).with_context(|| format!("cannot attach the policy {}", policy.name()))
+        let program = SkReuseport::from_pin(
+            self.directory.join(name),
+            SkReuseportAttachType::SelectOrMigrate,
+        )
+        .with_context(|| format!("cannot open the program {name} of {}", self.name))?;
+        program
+            .attach(socket)
+            .with_context(|| format!("cannot attach the policy {}", policy.name()))
     }
 
     /// A duplicate of a living member's socket; `None` where no member lives, so that the kernel's

@@ -56,7 +56,6 @@ impl Store {
             tracing::info!("mounted bpffs at {}", bpffs.display());
         }
         let store = Self::at(bpffs);
-        make_directory(&store.root)?;
         store.sweep();
         Ok(store)
     }
@@ -91,8 +90,19 @@ impl Store {
     pub(super) fn begin(&self) -> Result<PathBuf> {
         let directory = self.root.join(format!("{UNFINISHED}{}", std::process::id()));
         remove_directory(&directory)?;
-        make_directory(&directory)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .with_context(|| format!("cannot make the directory {}", directory.display()))?;
         Ok(directory)
+    }
+
+    /// Takes back [`Store::begin`].
+    pub(super) fn abandon(&self, unfinished: &Path) -> Result<()> {
+        remove_directory(unfinished)?;
+        self.remove_if_empty();
+        Ok(())
     }
 
     /// Gives a finished directory its name, in one step.
@@ -119,9 +129,13 @@ impl Store {
     /// Where a pin cannot be removed.
     pub fn remove(&self, name: &str) -> Result<()> {
         remove_directory(&self.directory(name))?;
-        // Leave nothing behind when this was the last; another group keeps it.
-        let _ = fs::remove_dir(&self.root);
+        self.remove_if_empty();
         Ok(())
+    }
+
+    /// Leaves nothing behind after the last group.
+    fn remove_if_empty(&self) {
+        let _ = fs::remove_dir(&self.root);
     }
 }
 
@@ -140,16 +154,7 @@ pub(super) fn lock(directory: &Path) -> Result<Option<Lock>> {
     Ok(Some(Lock(file)))
 }
 
-fn make_directory(path: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(error).with_context(|| format!("cannot make the directory {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn remove_directory(path: &Path) -> Result<()> {
+fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove the pins under {}", path.display()))
@@ -161,12 +166,23 @@ pub(super) fn remove_directory(path: &Path) -> Result<()> {
 fn mount_bpffs(path: &Path) -> Result<()> {
     let remedy = format!("mount one: sudo mount -t bpf bpf {}", path.display());
     if !path.is_dir() {
-        bail!("{} is not a directory, so no bpffs can be mounted there; pass --bpffs", path.display());
+        bail!(
+            "{} is not a directory, so no bpffs can be mounted there; pass --bpffs",
+            path.display()
+        );
     }
     // Only at its usual place: elsewhere, the path is more likely to be a mistake.
     if path != Path::new(DEFAULT_BPFFS) {
         bail!("no bpffs is mounted at {}; {remedy}", path.display());
     }
-    mount("bpf", path, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, c"mode=0700")
-        .with_context(|| format!("no bpffs is mounted at {} and mounting failed; {remedy}", path.display()))
+    mount(
+        "bpf",
+        path,
+        "bpf",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        c"mode=0700",
+    )
+    .with_context(|| {
+        format!("no bpffs is mounted at {} and mounting failed; {remedy}", path.display())
+    })
 }

@@ -74,7 +74,8 @@ impl WorkerProcess {
         let pid = child.id().context("a worker process ended at once")?;
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a PID is no PID")?;
         // Not reaped yet, so the PID is the child's.
-        let pidfd = pidfd_open(raw, PidfdFlags::empty()).context("cannot watch a worker process")?;
+        let pidfd =
+            pidfd_open(raw, PidfdFlags::empty()).context("cannot watch a worker process")?;
         let identity = Identity::of(pid).context("a worker process ended at once")?;
         Ok(Self { identity, pidfd })
     }

@@ -5,11 +5,7 @@ mod backoff;
 mod child;
 
 use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    os::fd::AsFd as _,
-    path::PathBuf,
-    process::ExitStatus,
+    collections::VecDeque, net::SocketAddr, os::fd::AsFd as _, path::PathBuf, process::ExitStatus,
     time::Duration,
 };
 
@@ -182,7 +178,9 @@ impl Supervisor {
         match self.unready {
             0 => {
                 self.steering.publish()?;
-                Ok(Some(Notice::Line(format!("worker {index} is back as PID {pid} in slot {slot}"))))
+                Ok(Some(Notice::Line(format!(
+                    "worker {index} is back as PID {pid} in slot {slot}"
+                ))))
             }
             1 => {
                 self.unready = 0;
@@ -201,7 +199,8 @@ impl Supervisor {
         let Some(running) = worker.running.take() else { return Ok(None) };
         let lock = self.steering.lock()?;
         // Changed by `balancer weight` perhaps; its successor keeps it.
-        if let Some(member) = self.steering.members()?.into_iter().find(|m| m.slot == running.slot) {
+        if let Some(member) = self.steering.members()?.into_iter().find(|m| m.slot == running.slot)
+        {
             worker.weight = member.weight;
         }
         self.steering.set_state(running.slot, SlotState::Vacant)?;

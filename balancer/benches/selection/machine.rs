@@ -1,0 +1,67 @@
+//! Where and when it was measured, and which CPUs there are.
+
+use std::{fmt, process::Command};
+
+use anyhow::{Context as _, Result};
+use balancer::kernel;
+use procfs::{CpuInfo, Current as _, LoadAverage};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::Serialize;
+
+/// What a reader must know of a machine to compare.
+#[derive(Serialize)]
+pub struct Machine {
+    processor: String,
+    /// Those that this process may use.
+    pub cpus: usize,
+    kernel: String,
+    date: String,
+    /// Of the last minute, before the measurement.
+    load_average: f32,
+}
+
+impl Machine {
+    /// The one we run on.
+    ///
+    /// # Errors
+    /// Where /proc cannot be read, or there is no `date`.
+    pub fn this() -> Result<Self> {
+        let processor = CpuInfo::current().context("cannot read /proc/cpuinfo")?;
+        let date = Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]).output();
+        Ok(Self {
+            processor: processor.model_name(0).unwrap_or("unknown processor").to_owned(),
+            cpus: cpus()?.len(),
+            kernel: kernel::release(),
+            date: String::from_utf8_lossy(&date.context("cannot start `date`")?.stdout)
+                .trim()
+                .to_owned(),
+            load_average: LoadAverage::current().context("cannot read /proc/loadavg")?.one,
+        })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processor, cpus, kernel, date, load_average } = self;
+        write!(f, "{processor}, {cpus} CPUs, Linux {kernel}, {date}, load average {load_average}")
+    }
+}
+
+/// The CPUs that this process may use.
+///
+/// # Errors
+/// Where the kernel does not say.
+pub fn cpus() -> Result<Vec<usize>> {
+    let allowed = sched_getaffinity(None).context("cannot ask for the CPUs")?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect())
+}
+
+/// Keeps this thread on one CPU.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn pin_to(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).with_context(|| format!("cannot pin a thread to CPU {cpu}"))
+}

@@ -1,0 +1,47 @@
+//! What the kernel itself measures of a program: how often it ran, and for how long.
+
+use std::{os::fd::OwnedFd, time::Duration};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    programs::ProgramInfo,
+    sys::{Stats, enable_stats},
+};
+
+use super::Steering;
+
+/// Runs of a program since it was loaded, as far as they were measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// How many.
+    pub count: u64,
+    /// How long they took together, the measuring itself included.
+    pub time: Duration,
+}
+
+/// While it lives, the kernel measures all runs of all programs.
+#[derive(Debug)]
+pub struct Measuring(#[expect(dead_code, reason = "held for what closing it does")] OwnedFd);
+
+/// Lets the kernel measure. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn measure_runs() -> Result<Measuring> {
+    enable_stats(Stats::RunTime)
+        .map(Measuring)
+        .context("the kernel does not measure its programs for us (needs CAP_SYS_ADMIN)")
+}
+
+impl Steering {
+    /// Runs of the program in force; none where there is no program.
+    ///
+    /// # Errors
+    /// Where a pin cannot be read.
+    pub fn runs(&self) -> Result<Runs> {
+        let Some(name) = self.group()?.policy.program() else { return Ok(Runs::default()) };
+        let info = ProgramInfo::from_pin(self.directory.join(name))
+            .with_context(|| format!("cannot read the statistics of the program {name}"))?;
+        Ok(Runs { count: info.run_count(), time: info.run_time() })
+    }
+}
