@@ -16,6 +16,7 @@ pub const fn scale(value: u32, len: u32) -> u32 {
 
 /// The position of a counter's value; 0 where `len` is 0.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a remainder is below its divisor")]
 pub const fn wrap(counter: u64, len: u32) -> u32 {
     if len == 0 { 0 } else { (counter % len as u64) as u32 }
 }

@@ -43,7 +43,7 @@ pub mod maps {
     pub const MISSES: &str = "MISSES";
     /// `ARRAY`, one [`crate::record::GroupRecord`]; the programs never read it.
     pub const GROUP: &str = "GROUP";
-    /// `ARRAY`: slot → [`crate::record::MemberRecord`]; the programs never read it.
+    /// `ARRAY`, one [`crate::record::MemberRecords`]; the programs never read it.
     pub const MEMBERS: &str = "MEMBERS";
     /// `ARRAY`: slot → connections the built-in worker has accepted; the programs never read it.
     pub const ACCEPTED: &str = "ACCEPTED";

@@ -12,7 +12,7 @@ use aya_ebpf::{
 use balancer_ebpf::{
     MAX_SLOTS,
     control::Control,
-    record::{GroupRecord, MemberRecord, Misses, SlotCounters},
+    record::{GroupRecord, MemberRecords, Misses, SlotCounters},
     table,
 };
 
@@ -41,7 +41,7 @@ static MISSES: PerCpuArray<Misses, 1> = PerCpuArray::new();
 static GROUP: Array<GroupRecord, 1> = Array::new();
 
 #[btf_map]
-static MEMBERS: Array<MemberRecord, { MAX_SLOTS as usize }> = Array::new();
+static MEMBERS: Array<MemberRecords, 1> = Array::new();
 
 #[btf_map]
 static ACCEPTED: Array<u64, { MAX_SLOTS as usize }> = Array::new();

@@ -1,6 +1,8 @@
 //! The records in the maps. Each is plain old data without padding, and its size is asserted:
 //! the two halves, and two builds of balancer that share pins, must agree on it.
 
+use crate::MAX_SLOTS;
+
 /// What one slot was given, per CPU, since its member got it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -96,6 +98,9 @@ pub struct MemberRecord {
     /// Zero.
     pub reserved: u8,
 }
+
+/// All member records, by slot: one value of one map, so that one system call reads who is there.
+pub type MemberRecords = [MemberRecord; MAX_SLOTS as usize];
 
 const _: () = assert!(size_of::<SlotCounters>() == 16);
 const _: () = assert!(size_of::<Misses>() == 16);

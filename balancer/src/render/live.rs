@@ -19,7 +19,7 @@ use crate::{
 
 /// Lines beside the members: about the group, and the table's header.
 const FRAME_LINES: u16 = 2;
-const BAR_WIDTH: usize = 30;
+const BAR_WIDTH: u16 = 30;
 
 /// The terminal's lower lines.
 pub struct LiveView {
@@ -65,6 +65,8 @@ impl LiveView {
     /// Where the terminal cannot be written to.
     pub fn finish(&mut self) -> io::Result<()> {
         self.terminal.clear()?;
+        let start = self.terminal.get_frame().area().as_position();
+        self.terminal.set_cursor_position(start)?;
         self.terminal.show_cursor()
     }
 }
@@ -100,7 +102,7 @@ fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, rates: &Rates) {
         ])
         .style(style(member.state))
     });
-    let widths = [5, 8, 6, 8, 11, 8 + BAR_WIDTH, 9].map(|width| Constraint::Length(width as u16));
+    let widths = [5, 8, 6, 8, 11, 8 + BAR_WIDTH, 9].map(Constraint::Length);
     let header = [" SLOT", "     PID", "WEIGHT", "STATE", "CONNECTIONS", "SHARE", "     RATE"];
     let table = Table::new(rows, widths).header(Row::new(header).style(Modifier::DIM));
     frame.render_widget(table, rest);
@@ -109,11 +111,11 @@ fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, rates: &Rates) {
 /// A share in percent as a bar in eighths of a character.
 fn bar(share: f64) -> String {
     const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-    let eighths = (share.clamp(0.0, 100.0) / 100.0 * (BAR_WIDTH * 8) as f64).round();
+    let eighths = (share.clamp(0.0, 100.0) / 100.0 * f64::from(BAR_WIDTH * 8)).round();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 240")]
     let eighths = eighths as usize;
     let mut bar = "█".repeat(eighths / 8);
-    if eighths % 8 != 0 {
+    if !eighths.is_multiple_of(8) {
         bar.push(EIGHTHS[eighths % 8]);
     }
     bar
@@ -158,8 +160,8 @@ mod tests {
     #[test]
     fn a_bar_is_as_long_as_its_share() {
         assert_eq!(bar(0.0), "");
-        assert_eq!(bar(100.0).chars().count(), BAR_WIDTH);
-        assert_eq!(bar(50.0), "█".repeat(BAR_WIDTH / 2));
+        assert_eq!(bar(100.0).chars().count(), usize::from(BAR_WIDTH));
+        assert_eq!(bar(50.0), "█".repeat(usize::from(BAR_WIDTH / 2)));
         assert_eq!(bar(f64::INFINITY), bar(100.0));
     }
 }

@@ -12,10 +12,9 @@ use aya::{
     util::nr_cpus,
 };
 use balancer_ebpf::{
-    MAX_SLOTS,
     control::Control,
     maps,
-    record::{GroupRecord, MemberRecord, Misses, SlotCounters},
+    record::{GroupRecord, MemberRecords, Misses, SlotCounters},
     table::{SLOTS_PER_WORD, pack_slots},
 };
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -35,7 +34,7 @@ pub(super) struct Maps {
     control: ArrayMap<u64>,
     counters: PerCpuMap<SlotCounters>,
     misses: PerCpuMap<Misses>,
-    members: ArrayMap<MemberRecord>,
+    members: ArrayMap<MemberRecords>,
     accepted: ArrayMap<u64>,
     group: ArrayMap<GroupRecord>,
 }
@@ -105,16 +104,12 @@ impl Maps {
         })
     }
 
-    pub fn member(&self, slot: u32) -> Result<MemberRecord> {
-        self.members.get(&slot, 0).context("cannot read a member's record")
+    pub fn members(&self) -> Result<MemberRecords> {
+        self.members.get(&0, 0).context("cannot read the members' records")
     }
 
-    pub fn set_member(&mut self, slot: u32, record: MemberRecord) -> Result<()> {
-        self.members.set(slot, record, 0).context("cannot write a member's record")
-    }
-
-    pub fn member_records(&self) -> Result<Vec<(u32, MemberRecord)>> {
-        (0..MAX_SLOTS).map(|slot| Ok((slot, self.member(slot)?))).collect()
+    pub fn set_members(&mut self, records: &MemberRecords) -> Result<()> {
+        self.members.set(0, records, 0).context("cannot write the members' records")
     }
 
     pub fn tally(&self, slot: u32) -> Result<Tally> {

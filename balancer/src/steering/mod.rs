@@ -15,11 +15,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use aya::programs::{
     ProgramError, SkReuseport, SkReuseportError, sk_reuseport::SkReuseportAttachType,
 };
-use balancer_ebpf::record::{MemberRecord, SlotState};
+use balancer_ebpf::record::{MemberRecord, MemberRecords, SlotState};
 use socket2::SockRef;
 
 use self::maps::Maps;
@@ -135,7 +135,7 @@ impl Steering {
 
     /// Every slot that was ever used, vacant ones included.
     fn all_slots(&self) -> Result<Vec<Member>> {
-        let records = self.maps.member_records()?.into_iter();
+        let records = (0..).zip(self.maps.members()?);
         Ok(records.filter(|(_, record)| record.cookie != 0).map(Member::from).collect())
     }
 
@@ -145,8 +145,9 @@ impl Steering {
     /// # Errors
     /// Where all slots are taken, or the kernel refuses the socket.
     pub fn seat(&mut self, socket: BorrowedFd<'_>, weight: Weight) -> Result<u32> {
-        let slot = self.vacant_slot()?;
-        let record = MemberRecord {
+        let mut records = self.maps.members()?;
+        let slot = self.vacant_slot(&records)?;
+        records[slot as usize] = MemberRecord {
             cookie: SockRef::from(&socket).cookie().context("cannot read a socket's cookie")?,
             inode: rustix::fs::fstat(socket).context("cannot stat a socket")?.st_ino,
             weight: weight.get(),
@@ -155,18 +156,17 @@ impl Steering {
         };
         self.maps.clear_counters(slot)?;
         self.maps.set_socket(slot, socket)?;
-        self.maps.set_member(slot, record)?;
+        self.maps.set_members(&records)?;
         Ok(slot)
     }
 
-    fn vacant_slot(&self) -> Result<u32> {
-        let records = self.maps.member_records()?;
-        let never_used = records.iter().find(|(_, record)| record.cookie == 0);
-        let vacant = || records.iter().find(|(_, record)| record.state == SlotState::Vacant as u8);
-        match never_used.or_else(vacant) {
-            Some((slot, _)) => Ok(*slot),
-            None => bail!("all {} slots of the group {} are taken", records.len(), self.name),
-        }
+    fn vacant_slot(&self, records: &MemberRecords) -> Result<u32> {
+        let find = |wanted: fn(&MemberRecord) -> bool| {
+            (0..).zip(records).find(|(_, record)| wanted(record)).map(|(slot, _)| slot)
+        };
+        find(|record| record.cookie == 0)
+            .or_else(|| find(|record| record.state == SlotState::Vacant as u8))
+            .with_context(|| format!("all {} slots of {} are taken", records.len(), self.name))
     }
 
     /// Notes the process that accepts from a slot.
@@ -197,9 +197,9 @@ impl Steering {
     }
 
     fn change(&mut self, slot: u32, change: impl FnOnce(&mut MemberRecord)) -> Result<()> {
-        let mut record = self.maps.member(slot)?;
-        change(&mut record);
-        self.maps.set_member(slot, record)
+        let mut records = self.maps.members()?;
+        change(&mut records[slot as usize]);
+        self.maps.set_members(&records)
     }
 
     /// Builds the table of the live members and switches to it. When this returns, no choice that

@@ -36,8 +36,7 @@ pub struct Lock(#[expect(dead_code, reason = "held for its flock")] File);
 
 /// Whether a bpffs is mounted there.
 pub fn is_bpffs(path: &Path) -> bool {
-    // The type's width differs by architecture.
-    statfs(path).is_ok_and(|stat| stat.f_type as u64 == BPF_FS_MAGIC)
+    statfs(path).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(BPF_FS_MAGIC))
 }
 
 impl Store {

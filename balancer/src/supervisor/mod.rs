@@ -204,11 +204,12 @@ impl Supervisor {
             worker.weight = member.weight;
         }
         self.steering.set_state(running.slot, SlotState::Vacant)?;
-        self.steering.publish()?;
-        drop(lock);
         if self.stopping {
+            // The kernel has emptied the slot, and nobody will come after it.
             return Ok(None);
         }
+        self.steering.publish()?;
+        drop(lock);
         let pid = running.process.identity.pid;
         if self.unready > 0 && !running.ready {
             return Ok(Some(Notice::NeverReady(format!("worker PID {pid} {}", ending(status)))));

@@ -1,0 +1,132 @@
+//! `cargo xtask ci`: all checks, in the order in which they fail soonest.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    command,
+    ebpf::{self, compile, toolchain::Toolchain},
+    workspace::Workspace,
+};
+
+/// `.ci/run` says which version; a developer's may be newer.
+const INSTALL_DENY: &str = "cargo install --locked cargo-deny";
+
+/// Run all checks, as CI does; stop at the first that fails
+#[derive(Args)]
+#[command(after_help = "Examples:
+  cargo xtask ci
+  cargo xtask ci --only clippy")]
+pub struct Options {
+    /// Run only this check
+    #[arg(long, value_name = "CHECK")]
+    only: Option<Check>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Check {
+    /// The code is formatted
+    Fmt,
+    /// Clippy has nothing to say about what runs in userspace
+    Clippy,
+    /// Nor about the eBPF programs
+    ClippyEbpf,
+    /// The documentation builds without warnings
+    Docs,
+    /// Licences, sources and known vulnerabilities of the dependencies
+    Deny,
+    /// The eBPF object in git is the one of these sources
+    Object,
+    /// The whole test suite, on an object built just now
+    Test,
+}
+
+/// Runs the verb.
+pub fn ci(workspace: &Workspace, options: &Options) -> Result<()> {
+    let start = Instant::now();
+    let mut fresh = None;
+    for check in Check::value_variants() {
+        if options.only.is_some_and(|only| only != *check) {
+            continue;
+        }
+        let name = check.name();
+        eprintln!("\n== {name}");
+        let check_start = Instant::now();
+        let result = check.run(workspace, &mut fresh);
+        let took = seconds(check_start.elapsed());
+        if let Err(error) = result {
+            bail!(
+                "{error:#}\n== {name}: FAILED after {took}; to run it alone: \
+                 cargo xtask ci --only {name}"
+            );
+        }
+        eprintln!("== {name}: passed in {took}");
+    }
+    eprintln!("\nall checks passed in {}", seconds(start.elapsed()));
+    Ok(())
+}
+
+impl Check {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    fn run(self, workspace: &Workspace, fresh: &mut Option<PathBuf>) -> Result<()> {
+        let mut cargo = workspace.cargo();
+        match self {
+            Self::Fmt => command::run(cargo.args(["fmt", "--all", "--check"])),
+            Self::Clippy => command::run(cargo.args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-Dwarnings",
+            ])),
+            Self::ClippyEbpf => compile::lint(workspace, &Toolchain::find()?),
+            Self::Docs => command::run(
+                cargo.args(["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-Dwarnings"),
+            ),
+            Self::Deny => deny(workspace),
+            Self::Object => {
+                *fresh = Some(ebpf::check(workspace)?);
+                Ok(())
+            }
+            Self::Test => {
+                let object = fresh.take().map_or_else(|| ebpf::check(workspace), Ok)?;
+                command::run(cargo.args(["xtask", "test"]).env(ebpf::OVERRIDE, object))
+            }
+        }
+    }
+}
+
+fn deny(workspace: &Workspace) -> Result<()> {
+    let deny = |arguments: &[&str]| {
+        let mut cargo = workspace.cargo();
+        // A server that accepts and then says nothing must not hold the checks up.
+        cargo.env("GIT_HTTP_LOW_SPEED_LIMIT", "1000").env("GIT_HTTP_LOW_SPEED_TIME", "30");
+        cargo.arg("deny").args(arguments);
+        command::run(&mut cargo)
+    };
+    let probe = workspace.cargo().args(["deny", "--version"]).output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        bail!("cargo-deny is not here; install it: {INSTALL_DENY}");
+    }
+    deny(&["check", "--hide-inclusion-graph", "bans", "licenses", "sources"])?;
+    if deny(&["fetch", "db"]).is_err() {
+        eprintln!(
+            "\n!! the database of advisories cannot be fetched from here: \
+             known vulnerabilities were NOT checked !!\n"
+        );
+        return Ok(());
+    }
+    deny(&["check", "advisories"])
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}

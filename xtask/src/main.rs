@@ -1,0 +1,51 @@
+//! `cargo xtask VERB`: what building, testing and checking this workspace takes beyond plain cargo.
+
+mod bench;
+mod build_ebpf;
+mod ci;
+mod command;
+mod ebpf;
+mod run;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds, runs and checks balancer.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Options {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Run(run::Options),
+    Test(test::Options),
+    Bench(bench::Options),
+    BuildEbpf(build_ebpf::Options),
+    Ci(ci::Options),
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = Workspace::find().and_then(|workspace| match options.verb {
+        Verb::Run(options) => run::run(&workspace, &options),
+        Verb::Test(options) => test::test(&workspace, &options),
+        Verb::Bench(options) => bench::bench(&workspace, &options),
+        Verb::BuildEbpf(options) => build_ebpf::build_ebpf(&workspace, &options),
+        Verb::Ci(options) => ci::ci(&workspace, &options),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
