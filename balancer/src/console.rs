@@ -119,6 +119,14 @@ impl Console {
         };
     }
 
+    /// Prints a line of a worker's standard error, quiet or not.
+    pub fn complain(&mut self, line: &str) {
+        let _ = match &mut self.mode {
+            Mode::Quiet | Mode::Plain => writeln!(io::stderr(), "{line}"),
+            Mode::Live { view, .. } => view.line(line),
+        };
+    }
+
     /// Shows how the group is.
     pub fn update(&mut self, snapshot: Snapshot) {
         let now = Instant::now();

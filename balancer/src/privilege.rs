@@ -11,13 +11,18 @@ pub const NEEDED: [(CapabilitySet, &str, &str); 2] = [
 /// Lacking a capability.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "this needs {} (to {purpose}); run it as root: sudo {command}",
-    name,
-    command = std::env::args().collect::<Vec<_>>().join(" ")
+    "this needs {} (to {purpose}); run it as root: {command}",
+    .name,
+    command = sudo_line()
 )]
 pub struct Unprivileged {
     name: &'static str,
     purpose: &'static str,
+}
+
+/// What was typed, as root would type it.
+pub fn sudo_line() -> String {
+    format!("sudo {}", std::env::args().collect::<Vec<_>>().join(" "))
 }
 
 /// Whether a capability is in effect. CAP_SYS_ADMIN stands for the two that were split off it.

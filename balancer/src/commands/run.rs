@@ -131,25 +131,29 @@ async fn supervise(
     let mut stopping = false;
     loop {
         let stop = tokio::select! {
-            notice = supervisor.next() => match notice? {
-                Notice::Line(line) => { console.line(&line); false }
-                Notice::AllReady => {
-                    ready = true;
-                    console.line(&format!(
-                        "listening on {}, policy {}, {} workers, group {}",
-                        group.identity.address, group.policy.name(), supervisor.running(),
-                        supervisor.steering().name()
-                    ));
-                    false
+            notice = supervisor.next() => {
+                match notice {
+                    Ok(Notice::Line(line)) => console.line(&line),
+                    Ok(Notice::Complaint(line)) => console.complain(&line),
+                    Ok(Notice::AllReady) => {
+                        ready = true;
+                        console.line(&listening(&supervisor, group));
+                    }
+                    Ok(Notice::NeverReady(how)) => {
+                        bail!("{how} before it was ready; its output says why");
+                    }
+                    Ok(Notice::AllGone) => break,
+                    Err(error) if !ready => return Err(error),
+                    // The others serve on.
+                    Err(error) => tracing::error!("{error:#}"),
                 }
-                Notice::NeverReady(how) => {
-                    supervisor.signal(Signal::KILL);
-                    bail!("{how} before it was ready; its output says why");
-                }
-                Notice::AllGone => break,
-            },
+                false
+            }
             _ = tick.tick(), if ready && !stopping => {
-                console.update(supervisor.steering().snapshot()?);
+                match supervisor.steering().snapshot() {
+                    Ok(snapshot) => console.update(snapshot),
+                    Err(error) => tracing::error!("{error:#}"),
+                }
                 false
             }
             _ = interrupt.recv() => true,
@@ -172,6 +176,15 @@ async fn supervise(
         .then(|| supervisor.steering().snapshot())
         .transpose()?
         .map(|s| render::table::summary(&s)))
+}
+
+fn listening(supervisor: &Supervisor, group: &Group) -> String {
+    let name = supervisor.steering().name();
+    let (address, policy) = (group.identity.address, group.policy.name());
+    format!(
+        "listening on {address}, policy {policy}, {} workers, group {name}",
+        supervisor.running()
+    )
 }
 
 /// Refuses an address that is steered, or that a server shares already: its sockets would be in

@@ -233,10 +233,13 @@ impl Steering {
         let socket = self.borrow_any_socket()?;
         self.maps.set_group(&Group { policy, ..group })?;
         self.publish()?;
-        match socket {
-            Some(socket) => self.attach(socket.as_fd()),
-            None => Ok(()),
+        // Without a socket the kernel's group is gone; its next first socket gets the program.
+        let attached = socket.map_or(Ok(()), |socket| self.attach(socket.as_fd()));
+        if attached.is_err() {
+            self.maps.set_group(&group)?;
+            self.publish()?;
         }
+        attached
     }
 
     /// Whether any member has a socket, so that the kernel's group exists.

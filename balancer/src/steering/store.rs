@@ -14,7 +14,7 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
-use crate::process::Identity;
+use crate::{privilege::sudo_line, process::Identity};
 
 /// Where bpffs is by convention, and where root mounts it when it lacks.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
@@ -69,9 +69,10 @@ impl Store {
     /// # Errors
     /// Where the store exists but cannot be read, for lack of privilege most likely.
     pub fn names(&self) -> Result<Vec<String>> {
-        let mut names: Vec<String> = self
-            .entries()
-            .with_context(|| format!("cannot list the groups under {}", self.root.display()))?;
+        let mut names = self.entries().with_context(|| {
+            let root = self.root.display();
+            format!("cannot list the groups under {root}; try: {}", sudo_line())
+        })?;
         names.retain(|name| !name.starts_with(UNFINISHED));
         names.sort();
         Ok(names)

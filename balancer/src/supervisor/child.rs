@@ -4,6 +4,7 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     process::{ExitStatus, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -12,6 +13,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, BufReader},
     process::{Child, Command},
     sync::mpsc::UnboundedSender,
+    time::timeout,
 };
 
 use crate::process::Identity;
@@ -23,9 +25,14 @@ pub enum Event {
     Ready(usize),
     /// It printed a line.
     Line(String),
+    /// It printed a line to standard error.
+    Complaint(String),
     /// It is gone.
     Exited(usize, ExitStatus),
 }
+
+/// How long a worker that ended may have its output read.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A running worker process.
 pub struct WorkerProcess {
@@ -48,7 +55,7 @@ impl WorkerProcess {
         bpffs: &Path,
         events: &UnboundedSender<Event>,
     ) -> Result<Self> {
-        let mut child = Command::new("/proc/self/exe")
+        let child = Command::new("/proc/self/exe")
             .arg("--bpffs")
             .arg(bpffs)
             .args(["worker", "--slot", &slot.to_string(), "--group", group])
@@ -60,13 +67,7 @@ impl WorkerProcess {
             .spawn()
             .context("cannot start a worker process")?;
         let process = Self::watch(&child)?;
-        if let Some(stdout) = child.stdout.take() {
-            tokio::spawn(forward(stdout, Some(index), events.clone()));
-        }
-        if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(forward(stderr, None, events.clone()));
-        }
-        tokio::spawn(wait(child, index, events.clone()));
+        tokio::spawn(follow(child, index, events.clone()));
         Ok(process)
     }
 
@@ -86,26 +87,47 @@ impl WorkerProcess {
     }
 }
 
-/// Passes lines on; the first on standard output says that the worker is ready.
-async fn forward(
-    stream: impl AsyncRead + Unpin,
-    mut announces: Option<usize>,
-    events: UnboundedSender<Event>,
-) {
-    let mut lines = BufReader::new(stream).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
+/// Passes on what a worker prints and, at last, how it ended.
+async fn follow(mut child: Child, index: usize, events: UnboundedSender<Event>) {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut announced = false;
+    let lines = forward(stdout, |line| {
         let _ = events.send(Event::Line(line));
-        if let Some(index) = announces.take() {
+        if !announced {
+            announced = true;
+            // Its first line says that it accepts connections.
             let _ = events.send(Event::Ready(index));
         }
+    });
+    let complaints = forward(stderr, |line| {
+        let _ = events.send(Event::Complaint(line));
+    });
+    let output = async { tokio::join!(lines, complaints) };
+    let mut output = std::pin::pin!(output);
+    let mut output_ended = false;
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            _ = output.as_mut(), if !output_ended => output_ended = true,
+        }
+    };
+    // Its last words, unless somebody else keeps its pipes open.
+    if !output_ended {
+        let _ = timeout(LAST_WORDS, output).await;
     }
-}
-
-async fn wait(mut child: Child, index: usize, events: UnboundedSender<Event>) {
-    match child.wait().await {
+    match status {
         Ok(status) => {
             let _ = events.send(Event::Exited(index, status));
         }
         Err(error) => tracing::error!("cannot wait for worker {index}: {error}"),
+    }
+}
+
+/// Takes a stream line by line to its end.
+async fn forward(stream: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(String)) {
+    let Some(stream) = stream else { return };
+    let mut lines = BufReader::new(stream).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        take(line);
     }
 }

@@ -55,6 +55,8 @@ struct Running {
 pub enum Notice {
     /// A line for the user.
     Line(String),
+    /// A line for the user, even one who wants to hear of errors only.
+    Complaint(String),
     /// Every worker of the first start accepts connections and is in the table.
     AllReady,
     /// A worker never came up: there is no point in trying again.
@@ -67,7 +69,7 @@ impl Supervisor {
     /// Starts a worker for each weight. `first` is a socket bound to the address already.
     ///
     /// # Errors
-    /// Where a socket or process cannot be had; those started are killed.
+    /// Where a socket or process cannot be had.
     pub fn start(
         steering: Steering,
         first: Socket,
@@ -90,10 +92,7 @@ impl Supervisor {
         };
         let mut first = Some(first);
         for index in 0..weights.len() {
-            if let Err(error) = supervisor.start_worker(index, first.take()) {
-                supervisor.signal(Signal::KILL);
-                return Err(error);
-            }
+            supervisor.start_worker(index, first.take())?;
         }
         Ok(supervisor)
     }
@@ -157,6 +156,7 @@ impl Supervisor {
             };
             let notice = match event {
                 Some(Event::Line(line)) => Some(Notice::Line(line)),
+                Some(Event::Complaint(line)) => Some(Notice::Complaint(line)),
                 Some(Event::Ready(index)) => self.ready(index)?,
                 Some(Event::Exited(index, status)) => self.exited(index, status)?,
                 None => self.restart_due()?,
@@ -255,6 +255,13 @@ impl Supervisor {
         for running in self.workers.iter().filter_map(|worker| worker.running.as_ref()) {
             running.process.signal(signal);
         }
+    }
+}
+
+impl Drop for Supervisor {
+    /// Workers outlive a supervisor that is killed, but none that gives up.
+    fn drop(&mut self) {
+        self.signal(Signal::TERM);
     }
 }
 
