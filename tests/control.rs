@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is a test that failed")]
 
 use std::{
+    fs::File,
     net::SocketAddr,
     process::Stdio,
     sync::{
@@ -17,6 +18,7 @@ use harness::{
     Host,
     client::{by_slot, request, requests},
 };
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 /// Clients that ask as fast as they are answered, until told to stop.
@@ -207,6 +209,31 @@ fn detach_gives_the_group_back_and_its_supervisor_goes_on_without() {
         running.wait_for("is back as PID");
         requests(running.address(), 10);
         assert!(running.stop().status.success());
+    });
+}
+
+#[test]
+fn a_command_waits_while_another_changes_the_group() {
+    Host::with(|host| {
+        let running = host.run(&["--workers", "1", "--name", "busy"]);
+        let directory = File::open(host.pins("busy")).unwrap();
+        flock(&directory, FlockOperation::LockExclusive).unwrap();
+        let change = format!("{}=7", running.workers()[0]);
+        let mut command =
+            host.balancer(&["weight", &change]).stdout(Stdio::null()).spawn().unwrap();
+        let waits = |pid: u32| {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap();
+            locks.lines().any(|line| line.contains("->") && line.contains(&format!(" {pid} ")))
+        };
+        while !waits(command.id()) {
+            assert_eq!(command.try_wait().unwrap(), None, "it did not wait");
+            thread::yield_now();
+        }
+        assert_eq!(host.status()["members"][0]["weight"], 1);
+        drop(directory);
+        assert!(command.wait().unwrap().success());
+        assert_eq!(host.status()["members"][0]["weight"], 7);
+        running.stop();
     });
 }
 

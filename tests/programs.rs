@@ -4,8 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is a test that failed")]
 
 use std::{
-    io::Write as _,
-    net::{Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, TcpStream, UdpSocket},
     os::fd::AsFd as _,
     process::Command,
 };
@@ -23,6 +22,7 @@ use balancer::{
 };
 use balancer_ebpf::{maps::CONTROL, record::SlotState};
 use harness::{Host, TestGroup, client::requests};
+use socket2::{Domain, Socket, Type};
 
 #[test]
 fn the_share_of_a_dead_slot_is_spread_evenly_and_never_refused() {
@@ -98,6 +98,23 @@ fn what_no_slot_can_take_is_left_to_the_kernel_and_counted() {
 }
 
 #[test]
+fn a_program_attached_before_its_group_listens_makes_the_first_choice() {
+    Host::with(|host| {
+        let group = TestGroup::new(host, Protocol::Tcp, Policy::RoundRobin, &[1]);
+        // Another group, so that nothing but this attachment can have made the choice.
+        let socket = balancer::socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        group.steering.attach(socket.as_fd()).unwrap();
+        balancer::socket::listen(&socket, address).unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        // Slot 0 is of the other group: an error, counted, and the kernel's choice.
+        let snapshot = group.snapshot();
+        assert_eq!((snapshot.errors > 0, snapshot.fallback), (true, 1));
+        assert!(socket.accept().is_ok());
+    });
+}
+
+#[test]
 fn connections_queued_at_a_listener_that_closes_move_to_the_others() {
     Host::with(|host| {
         let mut group = TestGroup::new(host, Protocol::Tcp, Policy::RoundRobin, &[1, 1, 1]);
@@ -112,21 +129,45 @@ fn connections_queued_at_a_listener_that_closes_move_to_the_others() {
     });
 }
 
+/// Sends the listener one TCP segment that belongs to no connection.
+fn send_segment(group: &TestGroup, flags: u8) {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(socket2::Protocol::TCP)).unwrap();
+    let mut segment = [0; 20];
+    segment[0..2].copy_from_slice(&50_000u16.to_be_bytes());
+    segment[2..4].copy_from_slice(&group.address.port().to_be_bytes());
+    segment[12] = 5 << 4;
+    segment[13] = flags;
+    segment[14..16].copy_from_slice(&1024u16.to_be_bytes());
+    // RFC 9293: the ones' complement sum over addresses, protocol, length and segment.
+    let pseudo_header = [127, 0, 0, 1, 127, 0, 0, 1, 0, 6, 0, 20];
+    let sum: u32 = pseudo_header
+        .chunks(2)
+        .chain(segment.chunks(2))
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    socket.send_to(&segment, &group.address.into()).unwrap();
+}
+
 #[test]
-fn a_straggling_reset_neither_counts_nor_advances_the_rotation() {
+fn stragglers_of_connections_that_are_gone_neither_count_nor_advance_the_rotation() {
+    const FIN: u8 = 0x01;
+    const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
+    const ACK: u8 = 0x10;
     Host::with(|host| {
         let group = TestGroup::new(host, Protocol::Tcp, Policy::RoundRobin, &[1, 1]);
-        for _ in 0..20 {
-            let mut client = group.connect(1).remove(0);
-            let server = [group.accept_all(0), group.accept_all(1)].into_iter().flatten().next();
-            // Unread data makes the server's close a reset; the client's answer to it, and its own
-            // reset, then meet no connection and reach the listener.
-            client.write_all(b"unread").unwrap();
-            drop(server.unwrap());
-            socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
-            let _ = client.write_all(b"more");
+        for straggler in [FIN | ACK, RST, RST | ACK, FIN | ACK, RST] {
+            send_segment(&group, straggler);
+            let _clients = group.connect(2);
         }
-        assert_eq!(group.selected(), [10, 10]);
+        assert_eq!(group.selected(), [5, 5]);
+        // They did reach the program: a segment that opens a connection is chosen for.
+        send_segment(&group, SYN);
+        let _client = group.connect(1);
+        assert_eq!(group.selected(), [6, 6]);
     });
 }
 
