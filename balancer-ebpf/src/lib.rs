@@ -37,6 +37,8 @@ pub mod maps {
     pub const CONTROL: &str = "CONTROL";
     /// `ARRAY`, one word: the round-robin counter.
     pub const CURSOR: &str = "CURSOR";
+    /// `PERCPU_ARRAY`, one word: the state of this CPU's random numbers.
+    pub const RANDOM: &str = "RANDOM";
     /// `PERCPU_ARRAY`: slot → [`crate::record::SlotCounters`].
     pub const COUNTERS: &str = "COUNTERS";
     /// `PERCPU_ARRAY`, one [`crate::record::Misses`].
@@ -52,6 +54,6 @@ pub mod maps {
 
     /// Every map of the object, in the order in which they are pinned. `GROUP` is last: where it
     /// is readable, the others are there.
-    pub const ALL: [&str; 10] =
-        [SOCKETS, TABLE, CONTROL, CURSOR, COUNTERS, MISSES, MEMBERS, ACCEPTED, LOGS, GROUP];
+    pub const ALL: [&str; 11] =
+        [SOCKETS, TABLE, CONTROL, CURSOR, RANDOM, COUNTERS, MISSES, MEMBERS, ACCEPTED, LOGS, GROUP];
 }

@@ -9,10 +9,7 @@ mod client;
 mod maps;
 mod steer;
 
-use aya_ebpf::{
-    bindings::sk_action::SK_PASS, helpers::bpf_get_prandom_u32, macros::sk_reuseport,
-    programs::SkReuseportContext,
-};
+use aya_ebpf::{bindings::sk_action::SK_PASS, macros::sk_reuseport, programs::SkReuseportContext};
 use balancer_ebpf::draw;
 
 use crate::steer::steer;
@@ -39,8 +36,8 @@ fn bal_weighted(ctx: SkReuseportContext) -> u32 {
 /// `random`: a random number, over a table by weight.
 #[sk_reuseport(migrate)]
 fn bal_random(ctx: SkReuseportContext) -> u32 {
-    // SAFETY: the helper takes nothing and touches nothing.
-    steer(&ctx, |_, len| Some(draw::scale(unsafe { bpf_get_prandom_u32() }, len)))
+    let hash = ctx.hash();
+    steer(&ctx, |_, len| Some(draw::scale(draw::random(maps::random_state()?, hash), len)))
 }
 
 /// Reference for measurements: chooses nothing, so the kernel's hash does.

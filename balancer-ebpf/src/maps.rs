@@ -12,6 +12,7 @@ use aya_ebpf::{
 use balancer_ebpf::{
     MAX_SLOTS,
     control::Control,
+    draw,
     record::{GroupRecord, MemberRecords, Misses, SlotCounters},
     table,
 };
@@ -35,6 +36,9 @@ static COUNTERS: PerCpuArray<SlotCounters, { MAX_SLOTS as usize }> = PerCpuArray
 
 #[btf_map]
 static MISSES: PerCpuArray<Misses, 1> = PerCpuArray::new();
+
+#[btf_map]
+static RANDOM: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 // Userspace's own notes. They stand here so that one object makes and one directory pins them all.
 #[btf_map]
@@ -77,6 +81,15 @@ pub fn tick() -> Option<u64> {
     // AcqRel, because LLVM turns a relaxed add into one that does not fetch: the result would be
     // wrong, silently.
     Some(unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(cursor, 1) })
+}
+
+/// The next state of this CPU's random numbers.
+#[inline(always)]
+pub fn random_state() -> Option<u64> {
+    // SAFETY: the pointer is into the map, and on this CPU nobody else has it meanwhile.
+    let state = RANDOM.get_ptr_mut(0).map(|state| unsafe { &mut *state })?;
+    *state = draw::next_state(*state);
+    Some(*state)
 }
 
 /// Chooses the socket of a slot; 0, or the helper's negative error.
