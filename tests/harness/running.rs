@@ -125,15 +125,16 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// A test that failed leaves nobody behind.
+    /// A test that failed leaves nobody behind: the supervisor stops, and with it workers that were
+    /// started since; those that the test has stopped are killed.
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|status| status.is_some()) {
             return;
         }
+        let _ = kill_process(to_pid(self.pid()), Signal::INT);
         for pid in &self.workers {
             let _ = kill_process(to_pid(*pid), Signal::KILL);
         }
-        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     bed::{Bed, Counted},
-    machine,
+    machine, progress,
     statistics::{Spread, rotation},
 };
 
@@ -59,18 +59,16 @@ fn measure_on(
 ) -> Result<Vec<Cost>> {
     let mut runs = vec![Vec::new(); contenders.len()];
     let mut totals = vec![(0, Counted::default()); contenders.len()];
-    // Round 0 warms up.
-    for round in 0..=rounds {
+    for round in 0..rounds {
+        progress::show(format_args!("cost on {} CPUs: {round} of {rounds} rounds", cpus.len()));
         for index in rotation(contenders.len(), round) {
             let sample = bed.load(contenders[index], cpus, connections)?;
-            if round > 0 {
-                runs[index].push(sample.runs.time.as_nanos() as f64 / sample.runs.count as f64);
-                totals[index].0 += sample.runs.count;
-                totals[index].1 += sample.counted;
-            }
+            runs[index].push(sample.runs.time.as_nanos() as f64 / sample.runs.count as f64);
+            totals[index].0 += sample.runs.count;
+            totals[index].1 += sample.counted;
         }
-        eprintln!("cost on {} of the CPUs: round {round} of {rounds}", cpus.len());
     }
+    progress::clear();
     let fixed = contenders.iter().position(|&policy| policy == Policy::Fixed).unwrap_or_default();
     let fixed = runs[fixed].clone();
     let rows = contenders.iter().zip(runs).zip(totals);

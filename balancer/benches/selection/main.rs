@@ -5,6 +5,7 @@ mod bed;
 mod cost;
 mod load;
 mod machine;
+mod progress;
 mod rate;
 mod report;
 mod sandbox;
@@ -18,8 +19,8 @@ use clap::{Parser, ValueEnum, builder::RangedU64ValueParser};
 
 use crate::{bed::Bed, machine::Machine, report::Report};
 
-const COST_ROUNDS: usize = 5;
-const RATE_ROUNDS: usize = 9;
+const COST_ROUNDS: usize = 30;
+const RATE_ROUNDS: usize = 100;
 
 /// Measure what the policies cost
 #[derive(Parser)]
@@ -28,11 +29,11 @@ struct Options {
     /// Measure these policies only [default: all]
     #[arg(value_enum, value_name = "POLICY")]
     policies: Vec<Policy>,
-    /// Rounds of each table [default: 5 for the cost, 9 for the rate]
+    /// Rounds of each table [default: 30 for the cost, 100 for the rate]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: Option<usize>,
     /// Connections a policy and round
-    #[arg(long, value_name = "N", default_value_t = 30_000,
+    #[arg(long, value_name = "N", default_value_t = 5_000,
           value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     connections: u64,
     /// Measure one of the two only

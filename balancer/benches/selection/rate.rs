@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     bed::{Bed, Counted},
-    machine,
+    machine, progress,
     statistics::{Spread, rotation},
 };
 
@@ -26,6 +26,9 @@ pub struct Rate {
     pub counted: Counted,
 }
 
+/// In a pair of the kernel's hash and a policy.
+const OURS: usize = 1;
+
 /// Measures the policies, each beside a load of its own under the kernel's hash.
 ///
 /// # Errors
@@ -38,32 +41,26 @@ pub fn measure(
 ) -> Result<Vec<Rate>> {
     let cpus = machine::cpus()?;
     let contenders = [&[Policy::Kernel], policies].concat();
-    let mut rates = vec![(Vec::new(), Vec::new()); contenders.len()];
+    let mut rates = vec![[const { Vec::new() }; 2]; contenders.len()];
     let mut counted = vec![Counted::default(); contenders.len()];
-    // Round 0 warms up.
-    for round in 0..=rounds {
+    for round in 0..rounds {
+        progress::show(format_args!("connections a second: {round} of {rounds} rounds"));
         for index in rotation(contenders.len(), round) {
-            let mut pair = [(Policy::Kernel, 0.0), (contenders[index], 0.0)];
-            // Who comes second finds the caches, the clock and the neighbours another way; so
-            // they take turns.
-            let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-            for side in order {
-                let sample = bed.load(pair[side].0, &cpus, connections)?;
-                pair[side].1 = connections as f64 / sample.elapsed.as_secs_f64();
-                if round > 0 && side == 1 {
+            let pair = [Policy::Kernel, contenders[index]];
+            // Who comes second finds the caches another way; so they take turns.
+            for side in rotation(pair.len(), round) {
+                let sample = bed.load(pair[side], &cpus, connections)?;
+                rates[index][side].push(connections as f64 / sample.elapsed.as_secs_f64());
+                if side == OURS {
                     counted[index] += sample.counted;
                 }
             }
-            if round > 0 {
-                rates[index].0.push(pair[0].1);
-                rates[index].1.push(pair[1].1);
-            }
         }
-        eprintln!("connections a second: round {round} of {rounds}");
     }
+    progress::clear();
     let rows = contenders.iter().zip(rates).zip(counted);
     Ok(rows
-        .map(|((&policy, (kernel, ours)), counted)| Rate {
+        .map(|((&policy, [kernel, ours]), counted)| Rate {
             policy,
             of_kernel: Spread::of_pairs(&ours, &kernel, |ours, kernel| ours / kernel),
             rate: Spread::of(ours),

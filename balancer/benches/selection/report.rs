@@ -49,8 +49,8 @@ pub fn cost(report: &Report) -> String {
          {:.5} to {:.5} runs of the program a connection",
         table(&["CPUS", "POLICY", "A RUN", "OVER FIXED"], rows),
         rounds(report, report.cost.first().map(|cost| &cost.run)),
-        ratio.min,
-        ratio.max,
+        ratio.range[0],
+        ratio.range[1],
     )
 }
 
@@ -96,12 +96,15 @@ pub fn audit(report: &Report) -> String {
 
 fn rounds(report: &Report, first: Option<&Spread>) -> String {
     let rounds = first.map_or(0, |spread| spread.rounds.len());
-    format!("median (min–max) of {rounds} rounds of {} connections", report.connections)
+    format!(
+        "median (and quartiles) of {rounds} rounds of {} connections a policy",
+        report.connections
+    )
 }
 
 fn spread(spread: &Spread, digits: usize) -> String {
-    let Spread { median, min, max, .. } = spread;
-    format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+    let Spread { median, quartiles: [lower, upper], .. } = spread;
+    format!("{median:.digits$} ({lower:.digits$} to {upper:.digits$})")
 }
 
 fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

@@ -5,18 +5,28 @@ mod statistics;
 use crate::statistics::{Spread, rotation};
 
 #[test]
-fn the_median_is_the_middle_one_or_the_mean_of_the_middle_two() {
-    let odd = Spread::of(vec![3.0, 1.0, 9.0]);
-    assert_eq!((odd.median, odd.min, odd.max), (3.0, 1.0, 9.0));
-    assert_eq!(odd.rounds, [3.0, 1.0, 9.0]);
-    assert_eq!(Spread::of(vec![4.0, 1.0, 9.0, 2.0]).median, 3.0);
-    assert_eq!(Spread::of(vec![7.0]).median, 7.0);
+fn quartiles_divide_the_sorted_rounds() {
+    let spread = Spread::of(vec![5.0, 1.0, 2.0, 3.0, 40.0]);
+    assert_eq!((spread.median, spread.quartiles, spread.range), (3.0, [2.0, 5.0], [1.0, 40.0]));
+    assert_eq!(spread.rounds, [5.0, 1.0, 2.0, 3.0, 40.0]);
+}
+
+#[test]
+fn between_two_rounds_quartiles_are_in_proportion() {
+    let spread = Spread::of(vec![4.0, 0.0]);
+    assert_eq!((spread.median, spread.quartiles, spread.range), (2.0, [1.0, 3.0], [0.0, 4.0]));
+}
+
+#[test]
+fn one_round_is_its_own_median_and_none_has_none() {
+    let spread = Spread::of(vec![7.0]);
+    assert_eq!((spread.median, spread.quartiles, spread.range), (7.0, [7.0; 2], [7.0; 2]));
     assert!(Spread::of(vec![]).median.is_nan());
 }
 
 #[test]
 fn pairs_are_combined_round_by_round() {
-    // The difference of the medians would be 1.
+    // The difference of the medians would be 11.
     let spread = Spread::of_pairs(&[10.0, 20.0, 40.0], &[9.0, 19.0, 9.0], |a, b| a - b);
     assert_eq!(spread.rounds, [1.0, 1.0, 31.0]);
     assert_eq!(spread.median, 1.0);
