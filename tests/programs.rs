@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::{
-    maps::MapData,
+    maps::{Array, Map, MapData},
     programs::{ProgramInfo, loaded_programs},
 };
 use balancer::{
@@ -20,7 +20,12 @@ use balancer::{
     table::{Entry, Table},
     weight::Weight,
 };
-use balancer_ebpf::{maps::CONTROL, record::SlotState};
+use balancer_ebpf::{
+    control::Control,
+    maps::{CONTROL, TABLE},
+    record::SlotState,
+    table::unpack_slot,
+};
 use harness::{Host, TestGroup, client::requests};
 use socket2::{Domain, Socket, Type};
 
@@ -94,6 +99,26 @@ fn what_no_slot_can_take_is_left_to_the_kernel_and_counted() {
         let _more = group.connect(10);
         assert_eq!(group.snapshot().fallback, 50);
         assert_eq!((group.accept_all(1).len(), group.snapshot().errors), (10, 0));
+    });
+}
+
+#[test]
+fn a_table_is_written_beside_the_one_in_use_and_never_over_it() {
+    Host::with(|host| {
+        let mut group = TestGroup::new(host, Protocol::Tcp, Policy::Weighted, &[2, 1]);
+        let pinned = |name| Map::Array(MapData::from_pin(host.pins("test").join(name)).unwrap());
+        let control: Array<_, u64> = pinned(CONTROL).try_into().unwrap();
+        let table: Array<_, u64> = pinned(TABLE).try_into().unwrap();
+        let live = || Control::unpack(control.get(&0, 0).unwrap());
+        let sequence = |of: Control| -> Vec<u32> {
+            let word = |position| table.get(&of.half.sequence_word(position), 0).unwrap();
+            (0..of.positions).map(|position| unpack_slot(word(position), position)).collect()
+        };
+        let before = live();
+        assert_eq!(sequence(before), [0, 1, 0]);
+        group.steering.set_weight(1, Weight::from_record(2)).unwrap();
+        group.steering.publish().unwrap();
+        assert_eq!((sequence(before), sequence(live())), (vec![0, 1, 0], vec![0, 1]));
     });
 }
 
@@ -322,7 +347,7 @@ fn a_map_of_a_strangers_making_is_refused() {
     Host::with(|host| {
         let store = Store::prepare(host.bpffs()).unwrap();
         let group = TestGroup::new(host, Protocol::Tcp, Policy::RoundRobin, &[1]);
-        let foreign = aya::maps::Array::<_, u8>::create(1, 0).unwrap();
+        let foreign = Array::<_, u8>::create(1, 0).unwrap();
         std::fs::remove_file(host.pins("test").join(CONTROL)).unwrap();
         foreign.pin(host.pins("test").join(CONTROL)).unwrap();
         let error = Steering::open(&store, "test").err().unwrap();

@@ -44,7 +44,8 @@ impl Table {
 /// or up: as even as whole numbers allow.
 ///
 /// A member's `k`-th turn is a job of length 1, released at `k · total / weight` and due at
-/// `(k + 1) · total / weight`; the released job that is due first goes next. On one machine this
+/// `(k + 1) · total / weight`; the released job that is due first goes next, of several the one
+/// that has waited longest. On one machine this
 /// rule meets every due time (Baruah, Cohen, Plaxton, Varvel, "Proportionate progress", 1996),
 /// which is the claim above. The sequence nginx made known needs `weights.len()` steps a position
 /// instead of their logarithm, and only promises the counts of a whole round.
@@ -65,9 +66,9 @@ fn interleave(weights: &[u64]) -> Vec<usize> {
             }
             waiting.pop();
             let due = ((turns[member] + 1) * total).div_ceil(weights[member]);
-            released.push(Reverse((due, member)));
+            released.push(Reverse((due, release, member)));
         }
-        let Some(Reverse((_, member))) = released.pop() else { break };
+        let Some(Reverse((_, _, member))) = released.pop() else { break };
         sequence.push(member);
         turns[member] += 1;
         // A turn due at a broken time is released with the position that contains it, so that
@@ -141,6 +142,11 @@ mod tests {
             }
             assert_eq!(counts, [5, 3, 2]);
         }
+    }
+
+    #[test]
+    fn of_turns_due_at_once_the_one_that_waited_longest_goes_first() {
+        assert_eq!(by_weight(&[2, 1]).sequence, [0, 1, 0]);
     }
 
     #[test]

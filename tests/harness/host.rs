@@ -2,6 +2,8 @@
 //! or process.
 
 use std::{
+    os::unix::fs::MetadataExt as _,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::{Command, Output},
     thread,
@@ -9,7 +11,7 @@ use std::{
 
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
-    process::geteuid,
+    process::{Pid, Signal, geteuid, kill_process},
     thread::{UnshareFlags, unshare_unsafe},
 };
 use serde_json::Value;
@@ -27,9 +29,17 @@ impl Host {
     pub fn with(test: impl FnOnce(&Host) + Send + 'static) {
         assert!(geteuid().is_root(), "this test needs root; `cargo xtask test` uses sudo");
         let thread = thread::Builder::new().name("host".to_owned());
-        let result = thread.spawn(|| test(&Self::new())).expect("a thread").join();
-        if let Err(panic) = result {
-            std::panic::resume_unwind(panic);
+        let result = thread
+            .spawn(|| {
+                let host = Self::new();
+                let result = catch_unwind(AssertUnwindSafe(|| test(&host)));
+                kill_everybody_here();
+                result
+            })
+            .expect("a thread")
+            .join();
+        if let Err(panic) = result.and_then(|result| result) {
+            resume_unwind(panic);
         }
     }
 
@@ -105,6 +115,23 @@ fn binary() -> PathBuf {
     std::env::var_os("BALANCER_BIN").map(PathBuf::from).unwrap_or_else(|| {
         panic!("BALANCER_BIN does not name the binary under test; run `cargo xtask test`")
     })
+}
+
+/// A test that failed half-way may leave workers whose supervisor it killed.
+fn kill_everybody_here() {
+    let here = netns_of("thread-self");
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let pid = name.parse().ok().and_then(Pid::from_raw);
+        // This process itself is elsewhere: only this thread of it is here.
+        if let Some(pid) = pid.filter(|_| netns_of(&name) == here) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn netns_of(process: &str) -> Option<u64> {
+    Some(std::fs::metadata(format!("/proc/{process}/ns/net")).ok()?.ino())
 }
 
 fn bring_loopback_up() {
