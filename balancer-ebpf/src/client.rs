@@ -23,7 +23,7 @@ pub fn log(ctx: &SkReuseportContext, position: u32, slot: u32) {
         return;
     }
     let port = source_port(ctx);
-    if ctx.eth_protocol() as u16 == ETH_P_IPV6.to_be() {
+    if ctx.eth_protocol() == u32::from(ETH_P_IPV6.to_be()) {
         let client: [u8; 16] = load(ctx, IPV6_SOURCE).unwrap_or_default();
         debug!(ctx, "client [{:i}]:{} position {} slot {}", client, port, position, slot);
     } else {
@@ -52,7 +52,9 @@ fn source_port(ctx: &SkReuseportContext) -> u16 {
 
 /// Octets of the network header, at `offset` from its start.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "asserted to be small")]
 fn load<const N: usize>(ctx: &SkReuseportContext, offset: u32) -> Option<[u8; N]> {
+    const { assert!(N <= 16) };
     let mut octets = [0; N];
     // SAFETY: the helper writes N octets to our stack, or zeroes them and fails.
     let result = unsafe {
