@@ -49,8 +49,10 @@ fn the_object_is_small_and_carries_types_but_no_debug_information() {
 fn the_object_holds_no_path_of_the_machine_that_built_it() {
     let bytes = balancer::steering::object_bytes().unwrap();
     let text = String::from_utf8_lossy(&bytes);
-    let home = std::env::var("HOME").unwrap();
-    for path in ["/home/", "/usr/", "/tmp/", &home, env!("CARGO_MANIFEST_DIR")] {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let paths = ["/home/", "/usr/", "/tmp/", &home, env!("CARGO_MANIFEST_DIR")];
+    // A home that is unset or `/` says nothing.
+    for path in paths.into_iter().filter(|path| path.len() > 1) {
         let found = text.find(path).map(|at| text[at..].chars().take(60).collect::<String>());
         assert_eq!(found, None);
     }
