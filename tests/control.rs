@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     net::SocketAddr,
-    process::Stdio,
+    process::{Child, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -221,20 +221,45 @@ fn a_command_waits_while_another_changes_the_group() {
         let change = format!("{}=7", running.workers()[0]);
         let mut command =
             host.balancer(&["weight", &change]).stdout(Stdio::null()).spawn().unwrap();
-        let waits = |pid: u32| {
-            let locks = std::fs::read_to_string("/proc/locks").unwrap();
-            locks.lines().any(|line| line.contains("->") && line.contains(&format!(" {pid} ")))
-        };
-        while !waits(command.id()) {
-            assert_eq!(command.try_wait().unwrap(), None, "it did not wait");
-            thread::yield_now();
-        }
+        wait_for_lock(&mut command);
         assert_eq!(host.status()["members"][0]["weight"], 1);
         drop(directory);
         assert!(command.wait().unwrap().success());
         assert_eq!(host.status()["members"][0]["weight"], 7);
         running.stop();
     });
+}
+
+#[test]
+fn a_command_that_waited_for_a_group_given_back_meanwhile_changes_nothing() {
+    Host::with(|host| {
+        let running = host.run(&["--workers", "1", "--name", "gone"]);
+        let directory = File::open(host.pins("gone")).unwrap();
+        flock(&directory, FlockOperation::LockExclusive).unwrap();
+        let change = format!("{}=7", running.workers()[0]);
+        let mut command =
+            host.balancer(&["weight", &change]).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for_lock(&mut command);
+        std::fs::remove_dir_all(host.pins("gone")).unwrap();
+        drop(directory);
+        let output = command.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("nothing was changed"));
+        running.stop();
+    });
+}
+
+/// Waits until a command waits for a group's lock.
+fn wait_for_lock(command: &mut Child) {
+    let pid = command.id();
+    let waits = || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.contains(&format!(" {pid} ")))
+    };
+    while !waits() {
+        assert_eq!(command.try_wait().unwrap(), None, "it did not wait");
+        thread::yield_now();
+    }
 }
 
 #[test]

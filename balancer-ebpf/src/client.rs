@@ -2,10 +2,8 @@
 //! constant of the loaded program.
 
 use aya_ebpf::{
-    EbpfContext as _,
-    bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, sk_reuseport_md},
-    helpers::bpf_skb_load_bytes_relative,
-    programs::SkReuseportContext,
+    EbpfContext as _, bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    helpers::bpf_skb_load_bytes_relative, programs::SkReuseportContext,
 };
 use aya_log_ebpf::{
     debug,
@@ -59,7 +57,7 @@ fn load<const N: usize>(ctx: &SkReuseportContext, offset: u32) -> Option<[u8; N]
     // SAFETY: the helper writes N octets to our stack, or zeroes them and fails.
     let result = unsafe {
         bpf_skb_load_bytes_relative(
-            ctx.as_ptr().cast::<sk_reuseport_md>().cast(),
+            ctx.as_ptr(),
             offset,
             (&raw mut octets).cast(),
             N as u32,

@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, path::Path, thread::available_parallelism};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use balancer_ebpf::MAX_MEMBERS;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,7 +19,7 @@ use crate::{
     render,
     snapshot::MemberState,
     socket,
-    steering::{LOG_DEBUG, Steering, Store, forward_logs, max_members},
+    steering::{LOG_DEBUG, Steering, Store, forward_logs},
     supervisor::{Notice, Supervisor},
     weight::Weight,
 };
@@ -32,7 +33,7 @@ struct Plan {
 
 impl Plan {
     fn from_args(args: &RunArgs) -> Result<Self> {
-        let limit = max_members();
+        let limit = MAX_MEMBERS as usize;
         let workers = match (args.workers, args.weights.len()) {
             (Some(workers), _) => workers,
             (None, 0) => available_parallelism().context("cannot count the CPUs")?.get(),
@@ -108,7 +109,7 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
         supervise(started?, &mut console, &group).await
     });
     // Whatever happened: nothing stays pinned without us.
-    Steering::open(&store, &name).map_or(Ok(()), |pinned| pinned.remove_own_pins(&store, agent))?;
+    Steering::remove_pins_of(&store, &name, agent)?;
     if let Some(summary) = outcome?
         && !args.quiet
     {

@@ -39,11 +39,6 @@ pub(super) struct Maps {
     group: ArrayMap<GroupRecord>,
 }
 
-/// The most members that a group's table may hold.
-pub fn max_members() -> usize {
-    balancer_ebpf::MAX_MEMBERS as usize
-}
-
 fn pinned(directory: &Path, name: &str) -> Result<MapData> {
     let path = directory.join(name);
     MapData::from_pin(&path)

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::programs::{
     ProgramError, SkReuseport, SkReuseportError, sk_reuseport::SkReuseportAttachType,
 };
@@ -25,7 +25,7 @@ use socket2::SockRef;
 use self::maps::Maps;
 pub use self::{
     logs::{DEBUG as LOG_DEBUG, Logs, forward as forward_logs},
-    maps::{WorkerMaps, max_members},
+    maps::WorkerMaps,
     object::bytes as object_bytes,
     stats::{Measuring, Runs, measure_runs},
     store::{DEFAULT_BPFFS, Lock, Store, is_bpffs},
@@ -231,6 +231,13 @@ impl Steering {
             object::load_program(&mut ebpf, policy, &self.directory)?;
         }
         let socket = self.borrow_any_socket()?;
+        if socket.is_none() && self.has_sockets()? {
+            bail!(
+                "the group {} has sockets, but none of its workers has them any more, so its \
+                 program cannot be changed; stop who holds them",
+                self.name
+            );
+        }
         self.maps.set_group(&Group { policy, ..group })?;
         self.publish()?;
         // Without a socket the kernel's group is gone; its next first socket gets the program.
@@ -303,14 +310,14 @@ impl Steering {
         store.remove(&self.name)
     }
 
-    /// Removes the pins if they are still those of this agent: the group may have been given back
+    /// Removes a group's pins if they are this agent's: the group may have been given back
     /// meanwhile, and its name taken by another.
     ///
     /// # Errors
     /// Where a pin cannot be removed.
-    pub fn remove_own_pins(&self, store: &Store, agent: Identity) -> Result<()> {
-        match Self::open(store, &self.name).and_then(|pinned| pinned.group()) {
-            Ok(group) if group.agent == agent => store.remove(&self.name),
+    pub fn remove_pins_of(store: &Store, name: &str, agent: Identity) -> Result<()> {
+        match Self::open(store, name).and_then(|pinned| pinned.group()) {
+            Ok(group) if group.agent == agent => store.remove(name),
             _ => Ok(()),
         }
     }

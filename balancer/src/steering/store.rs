@@ -4,7 +4,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -151,7 +151,10 @@ pub(super) fn lock(directory: &Path) -> Result<Option<Lock>> {
     };
     let file =
         locked.with_context(|| format!("cannot lock the group at {}", directory.display()))?;
-    Ok(Some(Lock(file)))
+    // It may have been given back while we waited, and its name be another's by now.
+    let locked = file.metadata().context("cannot stat the group's directory")?.ino();
+    let there = fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == locked);
+    Ok(there.then_some(Lock(file)))
 }
 
 fn remove_directory(path: &Path) -> Result<()> {

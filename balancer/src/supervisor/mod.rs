@@ -18,8 +18,10 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::child::Event;
-use self::{backoff::Backoff, child::WorkerProcess};
+use self::{
+    backoff::Backoff,
+    child::{Event, WorkerProcess},
+};
 use crate::{socket, steering::Steering, weight::Weight};
 
 /// The workers of one group.
@@ -213,6 +215,10 @@ impl Supervisor {
         let pid = running.process.identity.pid;
         if self.unready > 0 && !running.ready {
             return Ok(Some(Notice::NeverReady(format!("worker PID {pid} {}", ending(status)))));
+        }
+        if self.unready > 0 {
+            // It had been counted off already; its successor will be again.
+            self.unready += 1;
         }
         let delay = worker.backoff.after(running.since.elapsed());
         self.schedule(index, delay);
