@@ -18,14 +18,17 @@
 pub mod address;
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod console;
 pub mod error;
 pub mod group;
 pub mod kernel;
+pub mod machine;
 pub mod policy;
 pub mod privilege;
 pub mod process;
 pub mod render;
+pub mod sandbox;
 pub mod snapshot;
 pub mod socket;
 pub mod stats;

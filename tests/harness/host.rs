@@ -9,11 +9,8 @@ use std::{
     thread,
 };
 
-use rustix::{
-    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
-    process::{Pid, Signal, geteuid, kill_process},
-    thread::{UnshareFlags, unshare_unsafe},
-};
+use balancer::sandbox;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -44,14 +41,8 @@ impl Host {
     }
 
     fn new() -> Self {
-        // SAFETY: the thread shares descriptors and memory with others still, only the view of
-        // network and mounts becomes its own; nothing of the standard library depends on those.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }.expect("namespaces");
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-            .expect("private mounts");
         let bpffs = tempfile::tempdir().expect("a directory");
-        mount("bpf", bpffs.path(), "bpf", MountFlags::empty(), None).expect("a bpffs");
-        bring_loopback_up();
+        sandbox::enter(bpffs.path()).expect("namespaces");
         Self { bpffs }
     }
 
@@ -132,15 +123,4 @@ fn kill_everybody_here() {
 
 fn netns_of(process: &str) -> Option<u64> {
     Some(std::fs::metadata(format!("/proc/{process}/ns/net")).ok()?.ino())
-}
-
-fn bring_loopback_up() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection().expect("a netlink socket");
-        tokio::spawn(connection);
-        let loopback = rtnetlink::LinkUnspec::new_with_index(1).up().build();
-        handle.link().set(loopback).execute().await.expect("loopback is up");
-    });
 }

@@ -1,12 +1,12 @@
 //! Nanoseconds a choice, by the kernel's own statistics of the programs.
 
 use anyhow::Result;
-use balancer::{policy::Policy, steering::measure_runs};
+use balancer::{machine, policy::Policy, steering::measure_runs};
 use serde::Serialize;
 
 use crate::{
     bed::{Bed, Counted},
-    machine, progress,
+    progress,
     statistics::{Spread, rotation},
 };
 

@@ -18,14 +18,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use balancer::machine;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, read},
     net::accept,
 };
 use socket2::{Domain, Socket, Type};
-
-use crate::machine;
 
 /// Small beside a listener's queue (`net.core.somaxconn`), even if those of all CPUs hit the same.
 const BATCH: u64 = 32;

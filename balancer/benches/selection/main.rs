@@ -4,20 +4,23 @@
 mod bed;
 mod cost;
 mod load;
-mod machine;
 mod progress;
 mod rate;
 mod report;
-mod sandbox;
 mod statistics;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::{Context as _, Result};
-use balancer::{error, policy::Policy};
+use anyhow::{Context as _, Result, bail};
+use balancer::{error, machine::Machine, policy::Policy, sandbox, steering::DEFAULT_BPFFS};
 use clap::{Parser, ValueEnum, builder::RangedU64ValueParser};
+use rustix::process::geteuid;
 
-use crate::{bed::Bed, machine::Machine, report::Report};
+use crate::{bed::Bed, report::Report};
 
 const COST_ROUNDS: usize = 30;
 const RATE_ROUNDS: usize = 100;
@@ -79,7 +82,10 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     // Before anything starts a thread, which would stay behind in the old namespaces.
-    sandbox::enter()?;
+    if !geteuid().is_root() {
+        bail!("programs are loaded and a network is made, so it needs root: cargo xtask bench");
+    }
+    sandbox::enter(Path::new(DEFAULT_BPFFS))?;
     let machine = Machine::this()?;
     let policies = options.steered();
     let mut bed = Bed::make()?;

@@ -1,12 +1,12 @@
 //! Connections a second, each policy beside the kernel's own hash.
 
 use anyhow::Result;
-use balancer::policy::Policy;
+use balancer::{machine, policy::Policy};
 use serde::Serialize;
 
 use crate::{
     bed::{Bed, Counted},
-    machine, progress,
+    progress,
     statistics::{Spread, rotation},
 };
 

@@ -1,13 +1,12 @@
 //! The results, as tables and as JSON.
 
-use balancer::policy::Policy;
+use balancer::{machine::Machine, policy::Policy};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::{
     bed::{self, Counted, WEIGHTS},
     cost::Cost,
-    machine::Machine,
     rate::Rate,
     statistics::Spread,
 };

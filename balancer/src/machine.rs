@@ -1,40 +1,43 @@
-//! Where and when it was measured, and which CPUs there are.
+//! Where and when something was measured, and which CPUs there are.
 
-use std::{fmt, process::Command};
+use std::fmt;
 
 use anyhow::{Context as _, Result};
-use balancer::kernel;
+use jiff::Timestamp;
 use procfs::{CpuInfo, Current as _, LoadAverage};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::kernel;
 
 /// What a reader must know of a machine to compare.
-#[derive(Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    processor: String,
-    /// Those that this process may use.
+    /// The processor's own name for itself.
+    pub processor: String,
+    /// CPUs that this process may use.
     pub cpus: usize,
-    kernel: String,
-    date: String,
-    /// Of the last minute, before the measurement.
-    load_average: f32,
+    /// The kernel's release.
+    pub kernel: String,
+    /// When the measuring began, to the second.
+    pub date: Timestamp,
+    /// Of the last minute, before the measuring.
+    pub load_average: f32,
 }
 
 impl Machine {
     /// The one we run on.
     ///
     /// # Errors
-    /// Where /proc cannot be read, or there is no `date`.
+    /// Where /proc cannot be read.
     pub fn this() -> Result<Self> {
         let processor = CpuInfo::current().context("cannot read /proc/cpuinfo")?;
-        let date = Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]).output();
+        let now = Timestamp::now().as_second();
         Ok(Self {
             processor: processor.model_name(0).unwrap_or("unknown processor").to_owned(),
             cpus: cpus()?.len(),
             kernel: kernel::release(),
-            date: String::from_utf8_lossy(&date.context("cannot start `date`")?.stdout)
-                .trim()
-                .to_owned(),
+            date: Timestamp::from_second(now).context("the clock is far off")?,
             load_average: LoadAverage::current().context("cannot read /proc/loadavg")?.one,
         })
     }
@@ -43,6 +46,7 @@ impl Machine {
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { processor, cpus, kernel, date, load_average } = self;
+        let date = date.strftime("%Y-%m-%d %H:%M UTC");
         write!(f, "{processor}, {cpus} CPUs, Linux {kernel}, {date}, load average {load_average}")
     }
 }
