@@ -1,0 +1,397 @@
+//! What a comparison says: of each scenario and contender the figures, and against the kernel's
+//! hash. Invalid trials are named, and enter no figure.
+
+use std::collections::BTreeMap;
+
+use super::{
+    contender::{Contender, KERNEL},
+    evenness::{self, Evenness},
+    ratio::{Ratio, median},
+    report::{Compared, Distribution, ErrorKind, Measured, Report, Share},
+    scenario::Scenario,
+    verdict,
+};
+use crate::policy::Shares;
+
+/// The quantiles of latency that are shown, and what they are called.
+pub const QUANTILES: [(&str, f64); 4] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
+
+/// Only in these is a connection chosen independently of what became of others.
+const TESTED_FOR_CHANCE: [&str; 2] = ["few", "short"];
+
+/// A comparison, analysed.
+#[derive(Clone, Debug)]
+pub struct Analysis<'a> {
+    /// Its scenarios.
+    pub scenarios: Vec<Outcome<'a>>,
+}
+
+/// A scenario, analysed.
+#[derive(Clone, Debug)]
+pub struct Outcome<'a> {
+    /// The scenario.
+    pub scenario: &'a Scenario,
+    /// How each contender did, in the order of the report.
+    pub standings: Vec<Standing<'a>>,
+    /// What holds of all, if anything.
+    pub conclusion: Option<&'static str>,
+}
+
+/// How a contender did.
+#[derive(Clone, Debug)]
+pub struct Standing<'a> {
+    /// Who.
+    pub contender: Contender,
+    /// How many trials count.
+    pub valid: usize,
+    /// The rounds, from 0, whose trials do not count, and why.
+    pub invalid: Vec<(usize, &'a str)>,
+    /// Requests that were due in trials that count.
+    pub scheduled: u64,
+    /// Latency in all trials that count, in microseconds.
+    pub latency: Distribution,
+    /// [`QUANTILES`] of the latency of a trial, in microseconds.
+    pub quantiles: [Option<Spread>; QUANTILES.len()],
+    /// Answers a second.
+    pub throughput: Option<Spread>,
+    /// Requests without an answer.
+    pub errors: BTreeMap<ErrorKind, u64>,
+    /// How connections were spread.
+    pub connections: Load,
+    /// How requests were spread.
+    pub requests: Load,
+    /// How CPU time was spread, in microseconds.
+    pub cpu: Load,
+    /// How likely chance alone spreads connections as unevenly, where that can be asked.
+    pub chance: Option<f64>,
+    /// Beside the kernel's hash; of that itself, nothing.
+    pub against: Against,
+    /// All this in a sentence.
+    pub verdict: String,
+}
+
+/// A figure over the trials.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// The middle trial's.
+    pub median: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+/// How something was spread over the workers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    /// Each worker's part of it, 0 to 1.
+    pub shares: Vec<f64>,
+    /// How evenly; of nothing, none.
+    pub evenness: Option<Evenness>,
+}
+
+/// Medians over the kernel's, as far as there are rounds in which both trials count.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Against {
+    /// The median latency.
+    pub p50: Option<Ratio>,
+    /// What a hundredth of the latencies is above.
+    pub p99: Option<Ratio>,
+    /// Answers a second.
+    pub throughput: Option<Ratio>,
+}
+
+/// A trial that counts.
+type Valid<'a> = (usize, &'a Measured);
+
+impl<'a> Analysis<'a> {
+    /// Analyses a comparison.
+    pub fn of(report: &'a Report) -> Self {
+        let outcome = |compared| Outcome::of(compared, &report.contenders, report.seed);
+        Self { scenarios: report.scenarios.iter().map(outcome).collect() }
+    }
+}
+
+impl<'a> Outcome<'a> {
+    fn of(compared: &'a Compared, contenders: &[Contender], seed: u64) -> Self {
+        let kernel = valid(compared, KERNEL);
+        let standing = |&contender| Standing::of(compared, contender, &kernel, seed);
+        let mut standings: Vec<_> = contenders.iter().map(standing).collect();
+        let baseline = standings.iter().find(|standing| standing.contender == KERNEL).cloned();
+        for standing in &mut standings {
+            standing.verdict = verdict::sentence(standing, baseline.as_ref(), &compared.scenario);
+        }
+        let conclusion = verdict::conclusion(&standings);
+        Self { scenario: &compared.scenario, standings, conclusion }
+    }
+}
+
+impl<'a> Standing<'a> {
+    fn of(compared: &'a Compared, contender: Contender, kernel: &[Valid<'_>], seed: u64) -> Self {
+        let scenario = &compared.scenario;
+        let trials = valid(compared, contender);
+        let measured = || trials.iter().map(|&(_, measured)| measured);
+        let mut errors = BTreeMap::new();
+        for (&kind, count) in measured().flat_map(|measured| &measured.errors) {
+            *errors.entry(kind).or_default() += count;
+        }
+        let workers = |what: fn(&Share) -> u64| -> Vec<u64> {
+            let of = |worker| measured().filter_map(move |m| m.workers.get(worker)).map(what).sum();
+            (0..scenario.workers).map(of).collect()
+        };
+        let expected = expected(scenario, contender);
+        let connections = workers(|share| share.connections);
+        let tested = TESTED_FOR_CHANCE.contains(&&*scenario.name);
+        Self {
+            contender,
+            valid: trials.len(),
+            invalid: invalid(compared, contender),
+            scheduled: measured().map(|measured| measured.scheduled).sum(),
+            latency: Distribution::merged(measured().map(|measured| &measured.latency)),
+            quantiles: QUANTILES
+                .map(|(_, part)| Spread::of(measured().filter_map(|m| quantile(m, part)))),
+            throughput: Spread::of(measured().filter_map(throughput)),
+            errors,
+            chance: tested.then(|| evenness::chance(&connections, &expected)).flatten(),
+            connections: Load::of(&connections, &expected),
+            requests: Load::of(&workers(|share| share.requests), &expected),
+            cpu: Load::of(&workers(|share| share.cpu), &expected),
+            against: match contender {
+                KERNEL => Against::default(),
+                _ => Against::of(&trials, kernel, seed),
+            },
+            verdict: String::new(),
+        }
+    }
+
+    /// How many requests have no answer.
+    pub fn unanswered(&self) -> u64 {
+        self.errors.values().sum()
+    }
+}
+
+impl Against {
+    fn of(ours: &[Valid<'_>], kernel: &[Valid<'_>], seed: u64) -> Self {
+        let ratio = |figure: &dyn Fn(&Measured) -> Option<f64>| {
+            let pair = |&(round, ours): &Valid<'_>| {
+                let &(_, kernel) = kernel.iter().find(|&&(of, _)| of == round)?;
+                figure(ours).zip(figure(kernel))
+            };
+            Ratio::of(&ours.iter().filter_map(pair).collect::<Vec<_>>(), seed)
+        };
+        Self {
+            p50: ratio(&|measured| quantile(measured, 0.5)),
+            p99: ratio(&|measured| quantile(measured, 0.99)),
+            throughput: ratio(&throughput),
+        }
+    }
+
+    /// Each ratio and what it is of, the most telling first.
+    pub fn each(&self) -> [(&'static str, Option<Ratio>); 3] {
+        [("p99", self.p99), ("p50", self.p50), ("requests a second", self.throughput)]
+    }
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (&min, &max) = values.first().zip(values.last())?;
+        Some(Self { median: median(values), min, max })
+    }
+}
+
+impl Load {
+    fn of(counts: &[u64], expected: &[f64]) -> Self {
+        let whole = counts.iter().sum::<u64>().max(1) as f64;
+        Self {
+            shares: counts.iter().map(|&count| count as f64 / whole).collect(),
+            evenness: Evenness::of(counts, expected),
+        }
+    }
+}
+
+/// Whether the contender gives the workers of a scenario shares by their weights.
+pub fn goes_by_weight(scenario: &Scenario, contender: Contender) -> bool {
+    let weighted = scenario.weights.len() == scenario.workers;
+    weighted
+        && matches!(contender, Contender::Policy(policy) if policy.shares() == Shares::ByWeight)
+}
+
+/// The share of each worker that a contender is to give it.
+pub fn expected(scenario: &Scenario, contender: Contender) -> Vec<f64> {
+    if goes_by_weight(scenario, contender) {
+        evenness::by_weight(&scenario.weights)
+    } else {
+        evenness::equal(scenario.workers)
+    }
+}
+
+fn valid(compared: &Compared, contender: Contender) -> Vec<Valid<'_>> {
+    let ours = compared.trials.iter().filter(|trial| trial.contender == contender);
+    let valid = ours.filter(|trial| trial.invalid.is_none());
+    valid.filter_map(|trial| Some((trial.round, trial.measured.as_ref()?))).collect()
+}
+
+fn invalid(compared: &Compared, contender: Contender) -> Vec<(usize, &str)> {
+    let ours = compared.trials.iter().filter(|trial| trial.contender == contender);
+    ours.filter_map(|trial| match (&trial.invalid, &trial.measured) {
+        (Some(reason), _) => Some((trial.round, reason.as_str())),
+        (None, None) => Some((trial.round, "nothing was measured")),
+        (None, Some(_)) => None,
+    })
+    .collect()
+}
+
+fn quantile(measured: &Measured, part: f64) -> Option<f64> {
+    measured.latency.quantile(part).map(|micros| micros as f64)
+}
+
+fn throughput(measured: &Measured) -> Option<f64> {
+    (measured.seconds > 0.0).then(|| measured.latency.count() as f64 / measured.seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        compare::{ratio::Verdict, read::tests::example, report::Trial},
+        policy::Policy,
+    };
+
+    const HASH: Contender = Contender::Policy(Policy::Hash);
+    const ROUND_ROBIN: Contender = Contender::Policy(Policy::RoundRobin);
+
+    fn standing<'a>(analysis: &'a Analysis<'_>, scenario: &str, of: Contender) -> &'a Standing<'a> {
+        let outcome = analysis.scenarios.iter().find(|o| o.scenario.name == scenario).unwrap();
+        outcome.standings.iter().find(|standing| standing.contender == of).unwrap()
+    }
+
+    fn p99(standing: &Standing<'_>) -> Verdict {
+        standing.against.p99.unwrap().verdict()
+    }
+
+    #[test]
+    fn an_invalid_trial_is_named_and_enters_no_figure() {
+        let report = example();
+        let mut without = report.clone();
+        for compared in &mut without.scenarios {
+            compared.trials.retain(|trial| trial.invalid.is_none());
+        }
+        let (with, without) = (Analysis::of(&report), Analysis::of(&without));
+        let ours = standing(&with, "few", Contender::Shared);
+        let clean = standing(&without, "few", Contender::Shared);
+        assert_eq!((ours.valid, ours.invalid.len()), (5, 1));
+        assert_eq!(ours.invalid[0].0, 2);
+        assert_eq!((ours.scheduled, &ours.latency), (200, &clean.latency));
+        assert_eq!((ours.quantiles, ours.against), (clean.quantiles, clean.against));
+        assert_eq!(ours.connections, clean.connections);
+    }
+
+    #[test]
+    fn a_round_counts_only_where_both_trials_do() {
+        let mut report = example();
+        let spoil = |trial: &mut Trial| trial.invalid = Some("spoilt".to_owned());
+        let trials = &mut report.scenarios[0].trials;
+        trials.iter_mut().filter(|t| t.contender == KERNEL && t.round == 0).for_each(spoil);
+        trials.iter_mut().filter(|t| t.contender == HASH && t.round == 1).for_each(spoil);
+        let analysis = Analysis::of(&report);
+        let hash = standing(&analysis, "few", HASH);
+        assert_eq!((hash.valid, hash.against.p99.unwrap().rounds), (5, 4));
+        assert_eq!(p99(hash), Verdict::TooFew);
+        assert!(hash.verdict.contains("too few rounds to tell: 4, and it takes 5"));
+    }
+
+    #[test]
+    fn what_was_not_measured_does_not_count_either() {
+        let mut report = example();
+        report.scenarios[0].trials[0].measured = None;
+        let analysis = Analysis::of(&report);
+        let kernel = standing(&analysis, "few", KERNEL);
+        assert_eq!((kernel.valid, &*kernel.invalid), (5, &[(0, "nothing was measured")][..]));
+    }
+
+    #[test]
+    fn where_nothing_differs_a_sentence_says_so() {
+        let report = example();
+        let analysis = Analysis::of(&report);
+        assert!(analysis.scenarios[0].conclusion.unwrap().contains("as good as any"));
+        assert_eq!(analysis.scenarios[1].conclusion, None);
+    }
+
+    #[test]
+    fn what_the_interval_does_not_tell_apart_is_no_win() {
+        let report = example();
+        let analysis = Analysis::of(&report);
+        let others = &analysis.scenarios[0].standings[1..];
+        assert!(others.iter().any(|standing| standing.against.p99.unwrap().value < 1.0));
+        for standing in others {
+            assert_eq!(p99(standing), Verdict::NoDifference);
+            let verdict = &standing.verdict;
+            assert!(verdict.contains("no difference in p99"), "{verdict}");
+            assert!(!verdict.contains("lower") && !verdict.contains("higher"), "{verdict}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_names_figure_interval_and_direction() {
+        let report = example();
+        let analysis = Analysis::of(&report);
+        let round_robin = standing(&analysis, "slow-worker", ROUND_ROBIN);
+        let interval = round_robin.against.p99.unwrap().interval.unwrap();
+        assert_eq!(p99(round_robin), Verdict::Lower);
+        let expected = format!(
+            "round-robin: p99 {} of the kernel's (95 %: {}): lower; ",
+            verdict::factor(round_robin.against.p99.unwrap().value),
+            verdict::interval(interval)
+        );
+        assert!(round_robin.verdict.starts_with(&expected), "{}", round_robin.verdict);
+        assert!(round_robin.verdict.contains("connections exactly even (kernel: CV "));
+        assert!(
+            round_robin
+                .verdict
+                .ends_with("0 of 1200 requests without an answer (kernel: 4 of 1200)")
+        );
+    }
+
+    #[test]
+    fn weights_are_what_a_policy_is_held_to_only_if_it_goes_by_them() {
+        let report = example();
+        let weighted = &report.scenarios[1].scenario;
+        let shares = expected(weighted, HASH);
+        assert!((shares[0] - 1.0 / 13.0).abs() < 1e-12 && (shares[3] - 4.0 / 13.0).abs() < 1e-12);
+        assert_eq!(expected(weighted, ROUND_ROBIN), [0.25; 4]);
+        assert_eq!(expected(weighted, Contender::Shared), [0.25; 4]);
+        assert_eq!(expected(&report.scenarios[0].scenario, HASH), [0.25; 4]);
+    }
+
+    #[test]
+    fn only_plain_choices_are_tested_for_chance() {
+        let report = example();
+        let analysis = Analysis::of(&report);
+        assert!((standing(&analysis, "few", ROUND_ROBIN).chance.unwrap() - 1.0).abs() < 1e-9);
+        assert!(standing(&analysis, "few", Contender::Shared).chance.unwrap() < 1e-6);
+        assert_eq!(standing(&analysis, "slow-worker", HASH).chance, None);
+    }
+
+    #[test]
+    fn errors_are_summed_by_kind() {
+        let report = example();
+        let analysis = Analysis::of(&report);
+        let kernel = standing(&analysis, "slow-worker", KERNEL);
+        let expected = BTreeMap::from([(ErrorKind::Reset, 1), (ErrorKind::Timeout, 3)]);
+        assert_eq!((&kernel.errors, kernel.unanswered()), (&expected, 4));
+    }
+
+    #[test]
+    fn without_the_kernel_or_any_trial_nothing_is_compared() {
+        let mut report = example();
+        report.contenders.remove(0);
+        report.scenarios[0].trials.retain(|trial| trial.contender == HASH);
+        let analysis = Analysis::of(&report);
+        assert!(standing(&analysis, "few", HASH).verdict.contains("not compared"));
+        assert_eq!(standing(&analysis, "few", ROUND_ROBIN).verdict, "round-robin: no valid trial");
+        assert_eq!(analysis.scenarios[0].conclusion, None);
+    }
+}
