@@ -85,9 +85,10 @@ pub struct Spread {
 /// How something was spread over the workers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Load {
-    /// Each worker's part of it, 0 to 1.
+    /// Each worker's part of it over all trials, 0 to 1.
     pub shares: Vec<f64>,
-    /// How evenly; of nothing, none.
+    /// How evenly in a trial, each figure the median of the trials'; of nothing, none. Over all
+    /// trials together chance evens itself out, the more the more rounds there are.
     pub evenness: Option<Evenness>,
 }
 
@@ -136,9 +137,11 @@ impl<'a> Standing<'a> {
         for (&kind, count) in measured().flat_map(|measured| &measured.errors) {
             *errors.entry(kind).or_default() += count;
         }
-        let workers = |what: fn(&Share) -> u64| -> Vec<u64> {
-            let of = |worker| measured().filter_map(move |m| m.workers.get(worker)).map(what).sum();
-            (0..scenario.workers).map(of).collect()
+        let workers = |what: fn(&Share) -> u64| -> Vec<Vec<u64>> {
+            let of = |m: &Measured, worker| m.workers.get(worker).map_or(0, what);
+            measured()
+                .map(|m| (0..scenario.workers).map(|worker| of(m, worker)).collect())
+                .collect()
         };
         let expected = expected(scenario, contender);
         let connections = workers(|share| share.connections);
@@ -153,7 +156,9 @@ impl<'a> Standing<'a> {
                 .map(|(_, part)| Spread::of(measured().filter_map(|m| quantile(m, part)))),
             throughput: Spread::of(measured().filter_map(throughput)),
             errors,
-            chance: tested.then(|| evenness::chance(&connections, &expected)).flatten(),
+            chance: tested
+                .then(|| evenness::chance(&sums(&connections, &expected), &expected))
+                .flatten(),
             connections: Load::of(&connections, &expected),
             requests: Load::of(&workers(|share| share.requests), &expected),
             cpu: Load::of(&workers(|share| share.cpu), &expected),
@@ -203,11 +208,15 @@ impl Spread {
 }
 
 impl Load {
-    fn of(counts: &[u64], expected: &[f64]) -> Self {
-        let whole = counts.iter().sum::<u64>().max(1) as f64;
+    /// Of a list of the workers' counts a trial.
+    fn of(trials: &[Vec<u64>], expected: &[f64]) -> Self {
+        let sums = sums(trials, expected);
+        let whole = sums.iter().sum::<u64>().max(1) as f64;
+        let of_trials: Vec<_> =
+            trials.iter().filter_map(|counts| Evenness::of(counts, expected)).collect();
         Self {
-            shares: counts.iter().map(|&count| count as f64 / whole).collect(),
-            evenness: Evenness::of(counts, expected),
+            shares: sums.iter().map(|&count| count as f64 / whole).collect(),
+            evenness: Evenness::median(&of_trials),
         }
     }
 }
@@ -226,6 +235,11 @@ pub fn expected(scenario: &Scenario, contender: Contender) -> Vec<f64> {
     } else {
         evenness::equal(scenario.workers)
     }
+}
+
+/// Each worker's count over all trials.
+fn sums(trials: &[Vec<u64>], expected: &[f64]) -> Vec<u64> {
+    (0..expected.len()).map(|worker| trials.iter().map(|counts| counts[worker]).sum()).collect()
 }
 
 fn valid(compared: &Compared, contender: Contender) -> Vec<Valid<'_>> {

@@ -5,6 +5,8 @@ use statrs::{
     statistics::Statistics as _,
 };
 
+use super::ratio::median;
+
 /// Below this expectation the chi-squared distribution is no good approximation (Cochran 1954).
 const LEAST_EXPECTED: f64 = 5.0;
 
@@ -45,6 +47,17 @@ impl Evenness {
             variation: deviation / mean,
             peak: (&parts).max() / mean,
             jain: sum * sum / (parts.len() as f64 * squares),
+        })
+    }
+
+    /// The median of each figure; of none, none.
+    pub fn median(all: &[Self]) -> Option<Self> {
+        let of = |figure: fn(&Self) -> f64| median(all.iter().map(figure));
+        (!all.is_empty()).then(|| Self {
+            deviation: of(|evenness| evenness.deviation),
+            variation: of(|evenness| evenness.variation),
+            peak: of(|evenness| evenness.peak),
+            jain: of(|evenness| evenness.jain),
         })
     }
 }
@@ -101,6 +114,13 @@ mod tests {
         let evenness = Evenness::of(&[40, 0, 0, 0], &equal(4)).unwrap();
         near(evenness.jain, 0.25);
         near(evenness.peak, 4.0);
+    }
+
+    #[test]
+    fn the_median_is_that_of_each_figure() {
+        let all = [[4, 0], [2, 2], [3, 1]].map(|counts| Evenness::of(&counts, &equal(2)).unwrap());
+        assert_eq!(Evenness::median(&all), Some(all[2]));
+        assert_eq!(Evenness::median(&[]), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub fn report(json: &str) -> Result<Report> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Two scenarios, four contenders, six rounds, with trials that do not count and requests
@@ -54,10 +54,6 @@ pub mod tests {
             assert!(report(other).unwrap_err().to_string().contains("no comparison"), "{other}");
         }
         let damaged = report(r#"{"schema": 1, "seed": "x"}"#).unwrap_err();
-        assert!(
-            format!("{damaged:#}").contains("missing field")
-                || format!("{damaged:#}").contains("invalid type"),
-            "{damaged:#}"
-        );
+        assert!(format!("{damaged:#}").contains("damaged: invalid type"), "{damaged:#}");
     }
 }

@@ -1,5 +1,6 @@
 //! Data to text. Everything here but [`live::LiveView`] is pure.
 
+pub mod compare;
 pub mod line;
 pub mod live;
 pub mod table;
