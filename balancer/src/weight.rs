@@ -31,6 +31,12 @@ impl Weight {
     }
 }
 
+impl Default for Weight {
+    fn default() -> Self {
+        Self::ONE
+    }
+}
+
 impl fmt::Display for Weight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

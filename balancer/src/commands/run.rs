@@ -20,7 +20,7 @@ use crate::{
     snapshot::MemberState,
     socket,
     steering::{LOG_DEBUG, Steering, Store, forward_logs},
-    supervisor::{Notice, Supervisor},
+    supervisor::{Notice, Seats, Supervisor, WorkerPlan},
     weight::Weight,
 };
 
@@ -105,8 +105,11 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
             tokio::spawn(forward_logs(logs));
         }
         let mut console = Console::start(args.quiet, plan.weights.len());
-        let started = Supervisor::start(steering, first, address, bpffs.to_owned(), &plan.weights);
-        supervise(started?, &mut console, &group).await
+        let seats = Seats::Steered { steering, address, first: Some(first) };
+        let worker = |weight| WorkerPlan { weight, ..WorkerPlan::default() };
+        let workers = plan.weights.into_iter().map(worker).collect();
+        let supervisor = Supervisor::start(seats, bpffs.to_owned(), workers)?;
+        supervise(supervisor, &mut console, &group).await
     });
     // Whatever happened: nothing stays pinned without us.
     Steering::remove_pins_of(&store, &name, agent)?;
@@ -134,11 +137,15 @@ async fn supervise(
         let stop = tokio::select! {
             notice = supervisor.next() => {
                 match notice {
-                    Ok(Notice::Line(line)) => console.line(&line),
+                    Ok(Notice::Line(line) | Notice::Back(_, line) | Notice::Died(line)) => {
+                        console.line(&line);
+                    }
                     Ok(Notice::Complaint(line)) => console.complain(&line),
                     Ok(Notice::AllReady) => {
                         ready = true;
-                        console.line(&listening(&supervisor, group));
+                        let workers = supervisor.running();
+                        let name = supervisor.steering()?.name();
+                        console.line(&listening(name, workers, group));
                     }
                     Ok(Notice::NeverReady(how)) => {
                         bail!("{how} before it was ready; its output says why");
@@ -151,7 +158,7 @@ async fn supervise(
                 false
             }
             _ = tick.tick(), if ready && !stopping => {
-                match supervisor.steering().snapshot() {
+                match supervisor.steering()?.snapshot() {
                     Ok(snapshot) => console.update(snapshot),
                     Err(error) => tracing::error!("{error:#}"),
                 }
@@ -174,18 +181,14 @@ async fn supervise(
         }
     }
     Ok(ready
-        .then(|| supervisor.steering().snapshot())
+        .then(|| supervisor.steering()?.snapshot())
         .transpose()?
         .map(|s| render::table::summary(&s)))
 }
 
-fn listening(supervisor: &Supervisor, group: &Group) -> String {
-    let name = supervisor.steering().name();
+fn listening(name: &str, workers: usize, group: &Group) -> String {
     let (address, policy) = (group.identity.address, group.policy.name());
-    format!(
-        "listening on {address}, policy {policy}, {} workers, group {name}",
-        supervisor.running()
-    )
+    format!("listening on {address}, policy {policy}, {workers} workers, group {name}")
 }
 
 /// Refuses an address that is steered, or that a server shares already: its sockets would be in

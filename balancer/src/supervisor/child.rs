@@ -42,23 +42,26 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts the built-in worker with `socket` as its standard input, which is closed here: from
-    /// now on the worker is the one that has it.
+    /// The built-in worker.
+    pub fn command(slot: u32, group: &str, bpffs: &Path, arguments: &[String]) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("--bpffs").arg(bpffs);
+        command.args(["worker", "--slot", &slot.to_string(), "--group", group]).args(arguments);
+        command
+    }
+
+    /// Starts a worker with `socket` as its standard input, which is closed here: from now on the
+    /// worker is the one that has it.
     ///
     /// # Errors
     /// Where the process cannot be started.
     pub fn start(
         index: usize,
+        mut command: Command,
         socket: OwnedFd,
-        slot: u32,
-        group: &str,
-        bpffs: &Path,
         events: &UnboundedSender<Event>,
     ) -> Result<Self> {
-        let child = Command::new("/proc/self/exe")
-            .arg("--bpffs")
-            .arg(bpffs)
-            .args(["worker", "--slot", &slot.to_string(), "--group", group])
+        let child = command
             .stdin(Stdio::from(socket))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

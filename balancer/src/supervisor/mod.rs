@@ -3,31 +3,28 @@
 
 mod backoff;
 mod child;
+mod seats;
 
-use std::{
-    collections::VecDeque, net::SocketAddr, os::fd::AsFd as _, path::PathBuf, process::ExitStatus,
-    time::Duration,
-};
+use std::{collections::VecDeque, path::PathBuf, process::ExitStatus, time::Duration};
 
-use anyhow::Result;
-use balancer_ebpf::record::SlotState;
+use anyhow::{Result, bail};
 use rustix::process::Signal;
-use socket2::Socket;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::Instant,
 };
 
+pub use self::seats::Seats;
 use self::{
     backoff::Backoff,
     child::{Event, WorkerProcess},
+    seats::Seat,
 };
-use crate::{socket, steering::Steering, weight::Weight};
+use crate::{process::Identity, steering::Steering, weight::Weight};
 
 /// The workers of one group.
 pub struct Supervisor {
-    steering: Steering,
-    address: SocketAddr,
+    seats: Seats,
     bpffs: PathBuf,
     workers: Vec<Worker>,
     /// Restarts that are due, earliest first.
@@ -39,9 +36,20 @@ pub struct Supervisor {
     events: UnboundedReceiver<Event>,
 }
 
+/// What is asked of a worker.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerPlan {
+    /// Its weight; a successor has that of its predecessor.
+    pub weight: Weight,
+    /// More arguments of `balancer worker`.
+    pub arguments: Vec<String>,
+}
+
 struct Worker {
-    weight: Weight,
+    plan: WorkerPlan,
     backoff: Backoff,
+    /// Told to end so that another takes its place.
+    replaced: bool,
     running: Option<Running>,
 }
 
@@ -61,6 +69,10 @@ pub enum Notice {
     Complaint(String),
     /// Every worker of the first start accepts connections and is in the table.
     AllReady,
+    /// A worker has a successor that accepts connections; its number, and a line for the user.
+    Back(usize, String),
+    /// A worker that nobody had told to is gone, or could not be started; a line for the user.
+    Died(String),
     /// A worker never came up: there is no point in trying again.
     NeverReady(String),
     /// After [`Supervisor::stop`]: all are gone.
@@ -68,40 +80,40 @@ pub enum Notice {
 }
 
 impl Supervisor {
-    /// Starts a worker for each weight. `first` is a socket bound to the address already.
+    /// Starts a worker for each plan.
     ///
     /// # Errors
     /// Where a socket or process cannot be had.
-    pub fn start(
-        steering: Steering,
-        first: Socket,
-        address: SocketAddr,
-        bpffs: PathBuf,
-        weights: &[Weight],
-    ) -> Result<Self> {
+    pub fn start(seats: Seats, bpffs: PathBuf, plans: Vec<WorkerPlan>) -> Result<Self> {
         let (sender, events) = unbounded_channel();
-        let worker = |&weight| Worker { weight, backoff: Backoff::default(), running: None };
+        let count = plans.len();
+        let worker =
+            |plan| Worker { plan, backoff: Backoff::default(), replaced: false, running: None };
         let mut supervisor = Self {
-            steering,
-            address,
+            seats,
             bpffs,
-            workers: weights.iter().map(worker).collect(),
+            workers: plans.into_iter().map(worker).collect(),
             restarts: VecDeque::new(),
-            unready: weights.len(),
+            unready: count,
             stopping: false,
             sender,
             events,
         };
-        let mut first = Some(first);
-        for index in 0..weights.len() {
-            supervisor.start_worker(index, first.take())?;
+        for index in 0..count {
+            supervisor.start_worker(index)?;
         }
         Ok(supervisor)
     }
 
     /// The group's steering.
-    pub fn steering(&self) -> &Steering {
-        &self.steering
+    ///
+    /// # Errors
+    /// Where the workers share one socket.
+    pub fn steering(&mut self) -> Result<&mut Steering> {
+        match &mut self.seats {
+            Seats::Steered { steering, .. } => Ok(steering),
+            Seats::Shared(_) => bail!("workers that share a socket are not steered"),
+        }
     }
 
     /// How many workers run.
@@ -109,34 +121,36 @@ impl Supervisor {
         self.workers.iter().filter(|worker| worker.running.is_some()).count()
     }
 
-    fn start_worker(&mut self, index: usize, socket: Option<Socket>) -> Result<()> {
-        let socket = match socket {
-            Some(socket) => socket,
-            None => socket::bind(self.address)?,
-        };
-        let _lock = self.steering.lock()?;
-        // The first of a group gets the program before it listens, so that no connection is chosen
-        // without it. Another would not be let in with one of its own (`inet_csk_bind_conflict`).
-        if !self.steering.has_sockets()? {
-            self.steering.attach(socket.as_fd())?;
-        }
-        socket::listen(&socket, self.address)?;
-        // Should the last other member have gone meanwhile, so has the program.
-        self.steering.attach(socket.as_fd())?;
-        let slot = self.steering.seat(socket.as_fd(), self.workers[index].weight)?;
-        let group = self.steering.name().to_owned();
-        let started =
-            WorkerProcess::start(index, socket.into(), slot, &group, &self.bpffs, &self.sender);
-        match started {
+    /// How many of them accept connections.
+    pub fn ready(&self) -> usize {
+        let running = self.workers.iter().filter_map(|worker| worker.running.as_ref());
+        running.filter(|running| running.ready).count()
+    }
+
+    /// The workers that run: number, slot, process.
+    pub fn places(&self) -> impl Iterator<Item = (usize, u32, Identity)> {
+        self.workers.iter().enumerate().filter_map(|(index, worker)| {
+            let running = worker.running.as_ref()?;
+            Some((index, running.slot, running.process.identity))
+        })
+    }
+
+    fn start_worker(&mut self, index: usize) -> Result<()> {
+        let plan = &self.workers[index].plan;
+        let Seat { socket, slot, lock } = self.seats.take(index, plan.weight)?;
+        let group = self.seats.group();
+        let command = WorkerProcess::command(slot, group, &self.bpffs, &plan.arguments);
+        match WorkerProcess::start(index, command, socket, &self.sender) {
             Ok(process) => {
-                self.steering.set_worker(slot, process.identity)?;
+                self.seats.occupy(slot, process.identity)?;
                 let since = Instant::now();
                 let running = Running { slot, ready: false, since, process };
                 self.workers[index].running = Some(running);
                 Ok(())
             }
             Err(error) => {
-                self.steering.set_state(slot, SlotState::Vacant)?;
+                drop(lock);
+                self.seats.vacate(slot, false)?;
                 Err(error)
             }
         }
@@ -159,7 +173,7 @@ impl Supervisor {
             let notice = match event {
                 Some(Event::Line(line)) => Some(Notice::Line(line)),
                 Some(Event::Complaint(line)) => Some(Notice::Complaint(line)),
-                Some(Event::Ready(index)) => self.ready(index)?,
+                Some(Event::Ready(index)) => self.became_ready(index)?,
                 Some(Event::Exited(index, status)) => self.exited(index, status)?,
                 None => self.restart_due()?,
             };
@@ -169,49 +183,42 @@ impl Supervisor {
         }
     }
 
-    fn ready(&mut self, index: usize) -> Result<Option<Notice>> {
+    fn became_ready(&mut self, index: usize) -> Result<Option<Notice>> {
         // It may have died since it said so.
         let Some(running) = &mut self.workers[index].running else { return Ok(None) };
         running.ready = true;
         let slot = running.slot;
         let pid = running.process.identity.pid;
-        let _lock = self.steering.lock()?;
-        self.steering.set_state(slot, SlotState::Live)?;
-        match self.unready {
+        self.seats.open(slot, self.unready <= 1)?;
+        Ok(match self.unready {
             0 => {
-                self.steering.publish()?;
-                Ok(Some(Notice::Line(format!(
-                    "worker {index} is back as PID {pid} in slot {slot}"
-                ))))
+                let line = format!("worker {index} is back as PID {pid} in slot {slot}");
+                Some(Notice::Back(index, line))
             }
             1 => {
                 self.unready = 0;
-                self.steering.publish()?;
-                Ok(Some(Notice::AllReady))
+                Some(Notice::AllReady)
             }
             _ => {
                 self.unready -= 1;
-                Ok(None)
+                None
             }
-        }
+        })
     }
 
     fn exited(&mut self, index: usize, status: ExitStatus) -> Result<Option<Notice>> {
         let worker = &mut self.workers[index];
         let Some(running) = worker.running.take() else { return Ok(None) };
-        let lock = self.steering.lock()?;
-        // Changed by `balancer weight` perhaps; its successor keeps it.
-        if let Some(member) = self.steering.members()?.into_iter().find(|m| m.slot == running.slot)
-        {
-            worker.weight = member.weight;
+        // When stopping: the kernel has emptied the slot, and nobody will come after it.
+        if let Some(weight) = self.seats.vacate(running.slot, !self.stopping)? {
+            worker.plan.weight = weight;
         }
-        self.steering.set_state(running.slot, SlotState::Vacant)?;
         if self.stopping {
-            // The kernel has emptied the slot, and nobody will come after it.
             return Ok(None);
         }
-        self.steering.publish()?;
-        drop(lock);
+        if std::mem::take(&mut worker.replaced) {
+            return self.try_start(index);
+        }
         let pid = running.process.identity.pid;
         if self.unready > 0 && !running.ready {
             return Ok(Some(Notice::NeverReady(format!("worker PID {pid} {}", ending(status)))));
@@ -222,7 +229,7 @@ impl Supervisor {
         }
         let delay = worker.backoff.after(running.since.elapsed());
         self.schedule(index, delay);
-        Ok(Some(Notice::Line(format!(
+        Ok(Some(Notice::Died(format!(
             "worker {index} (PID {pid}, slot {}) {}; starting it again in {} ms",
             running.slot,
             ending(status),
@@ -237,16 +244,36 @@ impl Supervisor {
     }
 
     fn restart_due(&mut self) -> Result<Option<Notice>> {
-        let Some((_, index)) = self.restarts.pop_front() else { return Ok(None) };
-        if let Err(error) = self.start_worker(index, None) {
-            let delay = self.workers[index].backoff.after(Duration::ZERO);
-            self.schedule(index, delay);
-            let delay = delay.as_millis();
-            return Ok(Some(Notice::Line(format!(
-                "worker {index} cannot be started: {error:#}; trying again in {delay} ms"
-            ))));
+        match self.restarts.pop_front() {
+            Some((_, index)) => self.try_start(index),
+            None => Ok(None),
         }
-        Ok(None)
+    }
+
+    fn try_start(&mut self, index: usize) -> Result<Option<Notice>> {
+        let Err(error) = self.start_worker(index) else { return Ok(None) };
+        let delay = self.workers[index].backoff.after(Duration::ZERO);
+        self.schedule(index, delay);
+        let delay = delay.as_millis();
+        Ok(Some(Notice::Died(format!(
+            "worker {index} cannot be started: {error:#}; trying again in {delay} ms"
+        ))))
+    }
+
+    /// Asks a worker to finish and end; another takes its place as soon as it has.
+    pub fn replace(&mut self, index: usize) {
+        let worker = &mut self.workers[index];
+        if let Some(running) = &worker.running {
+            worker.replaced = true;
+            running.process.signal(Signal::TERM);
+        }
+    }
+
+    /// Sends a worker a signal, to nobody if it does not run.
+    pub fn signal_worker(&self, index: usize, signal: Signal) {
+        if let Some(running) = &self.workers[index].running {
+            running.process.signal(signal);
+        }
     }
 
     /// Asks all workers to finish and end; [`Supervisor::next`] tells when they have.

@@ -1,0 +1,117 @@
+//! Where workers get their sockets: one of their own in a slot of a steered group, or all the same.
+
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use anyhow::{Context as _, Result};
+use balancer_ebpf::record::SlotState;
+use socket2::Socket;
+
+use crate::{
+    process::Identity,
+    socket,
+    steering::{Lock, Steering},
+    weight::Weight,
+};
+
+/// The sockets of the workers.
+pub enum Seats {
+    /// One each, and which of them gets a connection is steered.
+    Steered {
+        /// By whom.
+        steering: Steering,
+        /// Where they listen.
+        address: SocketAddr,
+        /// A socket that is bound there already.
+        first: Option<Socket>,
+    },
+    /// One that listens, for all: the baseline of a comparison.
+    Shared(Socket),
+}
+
+/// A place for a worker.
+pub struct Seat {
+    /// Its socket, listening.
+    pub socket: OwnedFd,
+    /// Its slot.
+    pub slot: u32,
+    /// Keeps others from a group with a member that is nobody yet.
+    pub lock: Option<Lock>,
+}
+
+impl Seats {
+    /// The group's name; none is pinned where the socket is shared.
+    pub fn group(&self) -> &str {
+        match self {
+            Self::Steered { steering, .. } => steering.name(),
+            Self::Shared(_) => "shared",
+        }
+    }
+
+    /// A listening socket for worker `index`, and its slot. It gets no connection by policy yet.
+    ///
+    /// # Errors
+    /// Where none can be had, or the group's state cannot be changed.
+    pub fn take(&mut self, index: usize, weight: Weight) -> Result<Seat> {
+        let (steering, address, first) = match self {
+            Self::Steered { steering, address, first } => (steering, *address, first),
+            Self::Shared(socket) => {
+                let socket = socket.try_clone().context("cannot duplicate a socket")?;
+                return Ok(Seat { socket: socket.into(), slot: u32::try_from(index)?, lock: None });
+            }
+        };
+        let socket = match first.take() {
+            Some(socket) => socket,
+            None => socket::bind(address)?,
+        };
+        let lock = steering.lock()?;
+        // The first of a group gets the program before it listens, so that no connection is chosen
+        // without it. Another would not be let in with one of its own (`inet_csk_bind_conflict`).
+        if !steering.has_sockets()? {
+            steering.attach(socket.as_fd())?;
+        }
+        socket::listen(&socket, address)?;
+        // Should the last other member have gone meanwhile, so has the program.
+        steering.attach(socket.as_fd())?;
+        let slot = steering.seat(socket.as_fd(), weight)?;
+        Ok(Seat { socket: socket.into(), slot, lock })
+    }
+
+    /// Notes who has a slot, while its [`Seat::lock`] is held.
+    ///
+    /// # Errors
+    /// Where the group's state cannot be changed.
+    pub fn occupy(&mut self, slot: u32, worker: Identity) -> Result<()> {
+        let Self::Steered { steering, .. } = self else { return Ok(()) };
+        steering.set_worker(slot, worker)
+    }
+
+    /// Lets a slot be chosen, from the next `publish` on.
+    ///
+    /// # Errors
+    /// Where the group's state cannot be changed.
+    pub fn open(&mut self, slot: u32, publish: bool) -> Result<()> {
+        let Self::Steered { steering, .. } = self else { return Ok(()) };
+        let _lock = steering.lock()?;
+        steering.set_state(slot, SlotState::Live)?;
+        if publish { steering.publish() } else { Ok(()) }
+    }
+
+    /// Takes a slot back, and tells the weight that its member had in the end: it may have been
+    /// changed by `balancer weight`.
+    ///
+    /// # Errors
+    /// Where the group's state cannot be changed.
+    pub fn vacate(&mut self, slot: u32, publish: bool) -> Result<Option<Weight>> {
+        let Self::Steered { steering, .. } = self else { return Ok(None) };
+        let _lock = steering.lock()?;
+        let member = steering.members()?.into_iter().find(|member| member.slot == slot);
+        steering.set_state(slot, SlotState::Vacant)?;
+        if publish {
+            steering.publish()?;
+        }
+        Ok(member.map(|member| member.weight))
+    }
+}
