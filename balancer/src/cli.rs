@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use clap_complete::Shell;
 
 use crate::{
     address::ListenAddress,
+    compare::contender::Contender,
     policy::Policy,
     steering::DEFAULT_BPFFS,
     weight::{Weight, WorkerWeight},
@@ -56,6 +57,8 @@ pub enum Verb {
     Weight(WeightArgs),
     /// Give a group back to the kernel's hash; its workers go on
     Detach(GroupArgs),
+    /// Put the same load on several policies, side by side with the kernel's own hash
+    Compare(CompareArgs),
     /// Check what this machine lacks, and say how to mend it
     Doctor,
     /// Print a completion script for a shell
@@ -160,6 +163,60 @@ pub struct WeightArgs {
     pub group: GroupArgs,
 }
 
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer compare --quick
+  balancer compare --policies round-robin,weighted --scenario stalled-worker --trials 9
+  balancer compare --report report.html --json report.json
+  balancer compare --from report.json --report report.html     render again, without running
+
+It runs in a network namespace of its own, on workers of its own; whatever else this machine does
+disturbs the figures. Ctrl-C ends it with what there is by then.")]
+pub struct CompareArgs {
+    /// What to compare with the kernel's hash [default: all]
+    #[arg(long, value_name = "POLICY,…", value_delimiter = ',')]
+    pub policies: Vec<Contender>,
+
+    /// Under which loads; `--list` names them [default: all]
+    #[arg(
+        long = "scenario",
+        visible_alias = "scenarios",
+        value_name = "SCENARIO,…",
+        value_delimiter = ','
+    )]
+    pub scenarios: Vec<String>,
+
+    /// Trials of each policy in each scenario; fewer than 5 say nothing about differences
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
+    pub trials: usize,
+
+    /// What arrivals and service times are drawn from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Four scenarios that tell most, in about a minute
+    #[arg(long, conflicts_with = "scenarios")]
+    pub quick: bool,
+
+    /// Write a page with charts there, to be opened in a browser
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Write every trial there as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Run nothing; read what an earlier comparison wrote with --json
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policies", "scenarios", "trials", "seed", "quick", "json"])]
+    pub from: Option<PathBuf>,
+
+    /// List the scenarios
+    #[arg(long)]
+    pub list: bool,
+}
+
 /// Arguments of `worker`.
 #[derive(Debug, Args)]
 pub struct WorkerArgs {
@@ -170,4 +227,20 @@ pub struct WorkerArgs {
     /// The group's name
     #[arg(long)]
     pub group: String,
+
+    /// How it behaves where it is compared
+    #[command(flatten)]
+    pub compared: ComparedArgs,
+}
+
+/// How a worker behaves in a comparison; `balancer run` uses none of it.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct ComparedArgs {
+    /// Do the work that a request's path asks for, so many times as long; end with the agent
+    #[arg(long, value_name = "TIMES")]
+    pub work: Option<u32>,
+
+    /// Others wait on the same socket
+    #[arg(long)]
+    pub shared: bool,
 }

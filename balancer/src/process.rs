@@ -5,7 +5,7 @@ use std::{
     os::fd::{FromRawFd as _, OwnedFd},
 };
 
-use procfs::process::{FDTarget, Process};
+use procfs::process::{FDInfo, FDTarget, Process};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::SockRef;
 
@@ -51,6 +51,40 @@ fn socket_fd(process: &Process, inode: u64) -> Option<i32> {
     process.fd().ok()?.flatten().find(|fd| fd.target == FDTarget::Socket(inode)).map(|fd| fd.fd)
 }
 
+/// A descriptor in an epoll set of the process that holds both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Polled {
+    /// The epoll set.
+    pub epoll: i32,
+    /// What is polled.
+    pub fd: i32,
+    /// The token that comes back with its events.
+    pub data: u64,
+}
+
+/// All that a process polls, as `/proc/PID/fdinfo` tells; nothing of a process that is not ours to
+/// look at.
+pub fn polled_by(process: &Process) -> Vec<Polled> {
+    let Ok(fds) = process.fd() else { return Vec::new() };
+    let sets = fds
+        .flatten()
+        .filter(|fd| matches!(&fd.target, FDTarget::AnonInode(kind) if kind.contains("eventpoll")));
+    let lines = |set: FDInfo| {
+        let path = format!("/proc/{}/fdinfo/{}", process.pid, set.fd);
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().filter_map(|line| polled_in(set.fd, line)).collect::<Vec<_>>()
+    };
+    sets.flat_map(lines).collect()
+}
+
+/// Reads `tfd:        5 events:       19 data: 7f.. pos:0 ino:1a2b sdev:8`.
+fn polled_in(epoll: i32, line: &str) -> Option<Polled> {
+    let mut words = line.strip_prefix("tfd:")?.split_whitespace();
+    let fd = words.next()?.parse().ok()?;
+    let data = words.skip_while(|word| *word != "data:").nth(1)?;
+    Some(Polled { epoll, fd, data: u64::from_str_radix(data, 16).ok()? })
+}
+
 /// Duplicates the socket with the given inode and cookie out of a process, to call `setsockopt` on
 /// it. Close it soon: while we hold it, the socket outlives its worker. Linux 5.6.
 ///
@@ -85,4 +119,19 @@ pub fn inherited_listener() -> io::Result<std::net::TcpListener> {
         return Err(io::Error::other("standard input is not a listening socket"));
     }
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_polled_is_read_from_fdinfo() {
+        let line = "tfd:        9 events: 80000019 data:     7f00000010  pos:0 ino:1a2b sdev:8";
+        let polled = Polled { epoll: 4, fd: 9, data: 0x7f_0000_0010 };
+        assert_eq!(polled_in(4, line), Some(polled));
+        for other in ["", "pos:\t0", "tfd:", "tfd: 9 events: 19", "tfd: x events: 1 data: 1"] {
+            assert_eq!(polled_in(4, other), None, "{other}");
+        }
+    }
 }

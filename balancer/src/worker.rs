@@ -25,17 +25,22 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::timeout,
 };
 
-use crate::{process::inherited_listener, steering::WorkerMaps};
+use crate::{
+    cli::ComparedArgs, exclusive::make_exclusive, process::inherited_listener,
+    steering::WorkerMaps, work::Work,
+};
 
-const SLOT_HEADER: HeaderName = HeaderName::from_static("x-balancer-slot");
+/// The response header with the slot of who answers.
+pub const SLOT_HEADER: HeaderName = HeaderName::from_static("x-balancer-slot");
 const POLICY_HEADER: HeaderName = HeaderName::from_static("x-balancer-policy");
 
 /// A client that was accepted before we were told to stop may have its first request under way;
@@ -48,6 +53,7 @@ struct Worker {
     accepted: AtomicU64,
     /// None where the group was given back to the kernel before this worker was started.
     maps: Option<Mutex<WorkerMaps>>,
+    compared: ComparedArgs,
 }
 
 /// Serves until SIGTERM; then takes what waits in the queue, finishes the requests in flight, and
@@ -55,7 +61,10 @@ struct Worker {
 ///
 /// # Errors
 /// Where standard input is no listening socket, or the group's maps cannot be opened.
-pub fn run(slot: u32, directory: &Path) -> Result<ExitCode> {
+pub fn run(slot: u32, directory: &Path, compared: ComparedArgs) -> Result<ExitCode> {
+    if compared.work.is_some() {
+        end_with_the_agent().context("cannot ask to end with the agent")?;
+    }
     let listener = inherited_listener().context("cannot take over the listening socket")?;
     let maps = directory.exists().then(|| WorkerMaps::open(directory)).transpose()?;
     let worker = Arc::new(Worker {
@@ -63,6 +72,7 @@ pub fn run(slot: u32, directory: &Path) -> Result<ExitCode> {
         pid: std::process::id(),
         accepted: AtomicU64::new(0),
         maps: maps.map(Mutex::new),
+        compared,
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -75,6 +85,9 @@ pub fn run(slot: u32, directory: &Path) -> Result<ExitCode> {
 async fn serve(worker: Arc<Worker>, listener: StdListener) -> Result<()> {
     listener.set_nonblocking(true).context("cannot use the listening socket")?;
     let listener = TcpListener::from_std(listener).context("cannot use the listening socket")?;
+    if worker.compared.shared {
+        make_exclusive(&listener).context("cannot share the listening socket")?;
+    }
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -86,6 +99,9 @@ async fn serve(worker: Arc<Worker>, listener: StdListener) -> Result<()> {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
                     connections.spawn(Arc::clone(&worker).serve(stream, client, stopping.clone()));
+                    // One a turn of the loop, as nginx without `multi_accept`: a worker that is
+                    // busy leaves in the queue what others could see there, or take.
+                    yield_now().await;
                 }
                 Err(error) => recover(&error).await,
             },
@@ -106,10 +122,21 @@ async fn serve(worker: Arc<Worker>, listener: StdListener) -> Result<()> {
 }
 
 /// The connections that wait to be accepted: ours to serve, for nobody else can in a group that
-/// stops as a whole.
+/// stops as a whole, and the one that a shared queue woke us for might wake nobody else.
 fn queued(listener: &StdListener) -> impl Iterator<Item = (StdStream, SocketAddr)> {
     std::iter::from_fn(|| listener.accept().ok())
         .filter(|(stream, _)| stream.set_nonblocking(true).is_ok())
+}
+
+/// Else what is compared would outlive a comparison that was killed.
+fn end_with_the_agent() -> io::Result<()> {
+    let agent = getppid();
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have ended right before.
+    if getppid() != agent {
+        return Err(io::Error::other("the agent is gone"));
+    }
+    Ok(())
 }
 
 /// A connection that was reset in the queue is no reason to wait; a lack of descriptors is.
@@ -140,8 +167,8 @@ impl Worker {
         let asked = Arc::new(Notify::new());
         let service = service_fn(|request| {
             asked.notify_one();
-            let response = self.answer(&request, client);
-            async move { Ok::<_, Infallible>(response) }
+            let worker = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(worker.answer(&request, client).await) }
         });
         let mut connection =
             pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
@@ -161,8 +188,18 @@ impl Worker {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>, client: SocketAddr) -> Response<Full<Bytes>> {
-        let (status, text) = match (request.method(), request.uri().path()) {
+    async fn answer(
+        &self,
+        request: &Request<Incoming>,
+        client: SocketAddr,
+    ) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        let work = self.compared.work.and_then(|times| Some((Work::from_path(path)?, times)));
+        if let Some((work, times)) = work {
+            Work { micros: work.micros.saturating_mul(times), ..work }.perform().await;
+        }
+        let (status, text) = match (request.method(), path) {
+            (&Method::GET, _) if work.is_some() => (StatusCode::OK, String::new()),
             (&Method::GET, "/") => {
                 // An IPv4 client of a dual-stack socket is shown as what it is.
                 let client = SocketAddr::new(client.ip().to_canonical(), client.port());

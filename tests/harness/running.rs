@@ -155,6 +155,15 @@ pub fn wait_until_gone(process: &OwnedFd, who: &str) {
     assert_eq!(poll(&mut poll_fds, Some(&timeout)).expect("poll"), 1, "{who} does not end");
 }
 
+/// Looks again and again until it holds.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Sends a process a signal.
 pub fn send(pid: u32, signal: Signal) {
     kill_process(to_pid(pid), signal).expect("a process");

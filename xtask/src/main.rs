@@ -4,6 +4,7 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod command;
+mod compare;
 mod ebpf;
 mod run;
 mod test;
@@ -26,6 +27,7 @@ struct Options {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Options),
+    Compare(compare::Options),
     Test(test::Options),
     Bench(bench::Options),
     BuildEbpf(build_ebpf::Options),
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let result = Workspace::find().and_then(|workspace| match options.verb {
         Verb::Run(options) => run::run(&workspace, &options),
+        Verb::Compare(options) => compare::compare(&workspace, &options),
         Verb::Test(options) => test::test(&workspace, &options),
         Verb::Bench(options) => bench::bench(&workspace, &options),
         Verb::BuildEbpf(options) => build_ebpf::build_ebpf(&workspace, &options),

@@ -22,6 +22,11 @@ pub struct Options {
 
 /// Runs the verb; returns only if it could not.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    become_balancer(workspace, "run", &options.args)
+}
+
+/// Builds balancer and becomes one of its verbs, as root; returns only if it could not.
+pub fn become_balancer(workspace: &Workspace, verb: &str, args: &[OsString]) -> Result<()> {
     ebpf::ensure(workspace)?;
     let mut build = workspace.cargo();
     let balancer =
@@ -34,7 +39,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         sudo.arg("-E").arg(&balancer);
         sudo
     };
-    run.arg("run").args(command::as_typed(&options.args));
+    run.arg(verb).args(command::as_typed(args));
     if !command::is_root() {
         command::announce(&run);
     }

@@ -1,5 +1,6 @@
 //! The verbs, a file each: from parsed arguments to what is done and printed.
 
+mod compare;
 mod detach;
 mod doctor;
 mod policy;
@@ -30,11 +31,14 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Policy(args) => policy::policy(&args, &store)?,
         Verb::Weight(args) => weight::weight(&args, &store)?,
         Verb::Detach(args) => detach::detach(&args, &store)?,
+        Verb::Compare(args) => return compare::compare(&args, &cli.bpffs),
         Verb::Doctor => return doctor::doctor(&cli.bpffs),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "balancer", &mut io::stdout());
         }
-        Verb::Worker(args) => return worker::run(args.slot, &store.directory(&args.group)),
+        Verb::Worker(args) => {
+            return worker::run(args.slot, &store.directory(&args.group), args.compared);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

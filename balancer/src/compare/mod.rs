@@ -1,11 +1,30 @@
 //! The same load under several policies, side by side with the kernel's own hash.
+//!
+//! | step | modules |
+//! | --- | --- |
+//! | what is compared, under which load | [`contender`], [`scenario`] |
+//! | when which request is due (pure) | [`arrivals`] |
+//! | workers, and what is done to them | [`bed`], [`fault`] |
+//! | requests, on time | [`generator`], [`pacer`], [`client`] |
+//! | one trial, and all of them | [`trial`], [`measure`], [`runner`] |
+//! | what was measured, raw | [`report`], [`read`] |
+//! | what that says (pure) | [`distribution`], [`evenness`], [`ratio`], [`analysis`], [`verdict`] |
 
 pub mod analysis;
+pub mod arrivals;
+pub mod bed;
+pub mod client;
 pub mod contender;
 pub mod distribution;
 pub mod evenness;
+pub mod fault;
+pub mod generator;
+pub mod measure;
+pub mod pacer;
 pub mod ratio;
 pub mod read;
 pub mod report;
+pub mod runner;
 pub mod scenario;
+pub mod trial;
 pub mod verdict;

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::work::Kind;
+
 /// A load, the workers that serve it, and what goes wrong meanwhile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scenario {
@@ -86,18 +88,6 @@ pub struct Tail {
     pub one_in: u32,
     /// How long, in microseconds.
     pub micros: u32,
-}
-
-/// What a worker does for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// It waits, and serves others meanwhile.
-    Wait,
-    /// It waits, and its loop with it.
-    Block,
-    /// It uses the CPU, and its loop stands still.
-    Burn,
 }
 
 /// Which connection a request takes.

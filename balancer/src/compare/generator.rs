@@ -1,0 +1,186 @@
+//! Sends requests when they are due, whether others are answered or not, and times each from when
+//! it was due: a server that stands still is seen by all who would have come meanwhile. (Latency
+//! from the time of sending, or from the answer before, hides that: "coordinated omission", a term
+//! of Gil Tene's.)
+
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    oneshot,
+};
+
+use super::{
+    arrivals::{Request, Schedule},
+    client::Connection,
+    pacer::Pacer,
+    report::ErrorKind,
+};
+use crate::work::{Kind, Work};
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// When it was due.
+    pub due: Instant,
+    /// When the generator came to it.
+    pub begun: Instant,
+    /// When it was answered, or failed.
+    pub ended: Instant,
+    /// The slot of who answered, if that told.
+    pub answer: Result<Option<u32>, ErrorKind>,
+    /// Whether the answer was the first on its connection.
+    pub first: bool,
+}
+
+/// A load on its way, in a thread of its own. Dropped, it ends.
+pub struct Load {
+    /// When time 0 of the schedule was.
+    pub began: oneshot::Receiver<Instant>,
+    /// What became of the requests, or why the generator failed.
+    pub outcomes: oneshot::Receiver<Result<Vec<Outcome>>>,
+    _wanted: oneshot::Sender<()>,
+}
+
+/// Between the connections being open and the first request.
+const BREATH: Duration = Duration::from_millis(5);
+
+impl Load {
+    /// Opens the connections that stay, then begins.
+    ///
+    /// # Errors
+    /// Where no thread can be had.
+    pub fn start(address: SocketAddr, schedule: Schedule) -> Result<Self> {
+        let (begin, began) = oneshot::channel();
+        let (finish, outcomes) = oneshot::channel();
+        let (wanted, unwanted) = oneshot::channel();
+        let run = move || {
+            prefer_this_thread();
+            let generate = async {
+                tokio::select! {
+                    outcomes = generate(address, &schedule, begin) => Some(outcomes),
+                    _ = unwanted => None,
+                }
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let outcomes = match runtime {
+                Ok(runtime) => runtime.block_on(generate),
+                Err(error) => Some(Err(error.into())),
+            };
+            let _ = outcomes.map(|outcomes| finish.send(outcomes));
+        };
+        thread::Builder::new()
+            .name("generator".to_owned())
+            .spawn(run)
+            .context("cannot start a thread")?;
+        Ok(Self { began, outcomes, _wanted: wanted })
+    }
+}
+
+/// Clients are elsewhere, as a rule, and on time also where workers use all CPUs. So this thread
+/// goes first. Not everybody may ask for that; without it, it shows in the lateness.
+fn prefer_this_thread() {
+    let first = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, first);
+}
+
+async fn generate(
+    address: SocketAddr,
+    schedule: &Schedule,
+    begin: oneshot::Sender<Instant>,
+) -> Result<Vec<Outcome>> {
+    let pacer = Pacer::new().context("cannot make a timer")?;
+    let (report, mut outcomes) = unbounded_channel();
+    let mut staying = Vec::new();
+    for _ in 0..schedule.connections {
+        let (sender, requests) = unbounded_channel();
+        let connection = Staying::open(address).await;
+        tokio::spawn(connection.serve(requests, report.clone()));
+        staying.push(sender);
+    }
+    let start = Instant::now() + BREATH;
+    // Who is not interested need not be told.
+    let _ = begin.send(start);
+    for request in &schedule.requests {
+        let due = start + request.due;
+        pacer.until(due).await.context("cannot wait")?;
+        match request.connection.and_then(|connection| staying.get(connection)) {
+            // It lives as long as its sender.
+            Some(connection) => drop(connection.send((due, Instant::now(), request.work))),
+            None => drop(tokio::spawn(alone(address, due, *request, report.clone()))),
+        }
+    }
+    drop((staying, report));
+    let mut all = Vec::with_capacity(schedule.requests.len());
+    while let Some(outcome) = outcomes.recv().await {
+        all.push(outcome);
+    }
+    Ok(all)
+}
+
+/// A request with a connection of its own.
+async fn alone(
+    address: SocketAddr,
+    due: Instant,
+    request: Request,
+    report: UnboundedSender<Outcome>,
+) {
+    let begun = Instant::now();
+    let answer = async { Connection::open(address).await?.ask(request.work, true).await }.await;
+    let _ = report.send(Outcome { due, begun, ended: Instant::now(), answer, first: true });
+}
+
+/// A connection that stays. Where it does not, the next request opens another, as a client would.
+struct Staying {
+    address: SocketAddr,
+    connection: Option<Connection>,
+    first: bool,
+}
+
+impl Staying {
+    /// Opens it, and has a worker accept it.
+    async fn open(address: SocketAddr) -> Self {
+        let mut staying = Self { address, connection: None, first: true };
+        let nothing = Work { kind: Kind::Wait, micros: 0 };
+        // A failure shows at the first request that counts.
+        let _ = staying.ask(nothing).await;
+        staying.first = true;
+        staying
+    }
+
+    async fn serve(
+        mut self,
+        mut requests: UnboundedReceiver<(Instant, Instant, Work)>,
+        report: UnboundedSender<Outcome>,
+    ) {
+        while let Some((due, begun, work)) = requests.recv().await {
+            let answer = self.ask(work).await;
+            let first = answer.is_ok() && std::mem::take(&mut self.first);
+            let _ = report.send(Outcome { due, begun, ended: Instant::now(), answer, first });
+        }
+    }
+
+    async fn ask(&mut self, work: Work) -> Result<Option<u32>, ErrorKind> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => {
+                self.first = true;
+                self.connection.insert(Connection::open(self.address).await?)
+            }
+        };
+        let answer = connection.ask(work, false).await;
+        if answer.is_err() {
+            self.connection = None;
+        }
+        answer
+    }
+}

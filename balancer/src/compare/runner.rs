@@ -1,0 +1,145 @@
+//! Runs a comparison: trials interleaved, round by round, so that a slow spell of the machine hits
+//! every contender alike; whatever fails is noted, and the rest goes on.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Result;
+
+use super::{
+    arrivals::{Schedule, schedule},
+    bed::Bed,
+    contender::Contender,
+    report::{Compared, Report, SCHEMA, Trial},
+    scenario::Scenario,
+    trial,
+};
+use crate::{error::sentence, machine::Machine};
+
+/// What is compared.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The scenarios.
+    pub scenarios: Vec<Scenario>,
+    /// The contenders.
+    pub contenders: Vec<Contender>,
+    /// Trials of each contender in each scenario.
+    pub rounds: usize,
+    /// What arrivals and service times are drawn from.
+    pub seed: u64,
+    /// Where a bpffs is mounted.
+    pub bpffs: PathBuf,
+}
+
+/// Hears how far it is.
+pub trait Progress {
+    /// A trial begins.
+    fn trial(&mut self, scenario: &str, contender: Contender, round: usize);
+    /// A trial that was expected to take so long is through.
+    fn passed(&mut self, expected: Duration);
+}
+
+impl Plan {
+    /// How long the loads of all trials take, if nothing comes between.
+    ///
+    /// # Errors
+    /// Where a scenario's numbers make no sense.
+    pub fn duration(&self, cpus: usize) -> Result<Duration> {
+        let mut whole = Duration::ZERO;
+        for scenario in &self.scenarios {
+            for round in 0..self.rounds {
+                let schedule = schedule(scenario, cpus, self.seed, round as u64)?;
+                whole += expected(&schedule) * u32::try_from(self.contenders.len())?;
+            }
+        }
+        Ok(whole)
+    }
+}
+
+/// How long a trial takes at least, with what goes on around it.
+fn expected(schedule: &Schedule) -> Duration {
+    const AROUND: Duration = Duration::from_millis(50);
+    schedule.requests.last().map_or(Duration::ZERO, |last| last.due) + AROUND
+}
+
+/// Runs everything, or until `interrupted`. The report has what was measured by then.
+///
+/// # Errors
+/// Where a scenario's numbers make no sense.
+pub async fn run(
+    plan: &Plan,
+    machine: Machine,
+    progress: &mut impl Progress,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Report> {
+    let cpus = machine.cpus;
+    let mut report = Report {
+        schema: SCHEMA,
+        balancer: env!("CARGO_PKG_VERSION").to_owned(),
+        machine,
+        seed: plan.seed,
+        rounds: plan.rounds,
+        interrupted: false,
+        contenders: plan.contenders.clone(),
+        scenarios: Vec::new(),
+    };
+    let all = async {
+        for scenario in &plan.scenarios {
+            report.scenarios.push(Compared { scenario: scenario.clone(), trials: Vec::new() });
+            let trials = report.scenarios.last_mut().map(|compared| &mut compared.trials);
+            if let Some(trials) = trials {
+                compare(plan, scenario, cpus, trials, progress).await?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let ended = tokio::select! {
+        result = all => Some(result?),
+        () = interrupted => None,
+    };
+    report.interrupted = ended.is_none();
+    Ok(report)
+}
+
+/// One scenario, all rounds.
+async fn compare(
+    plan: &Plan,
+    scenario: &Scenario,
+    cpus: usize,
+    trials: &mut Vec<Trial>,
+    progress: &mut impl Progress,
+) -> Result<()> {
+    let mut bed = Bed::start(scenario, &plan.bpffs).await;
+    for round in 0..plan.rounds {
+        let schedule = schedule(scenario, cpus, plan.seed, round as u64)?;
+        // Each round begins with the next contender, so that none always follows the same one.
+        for turn in 0..plan.contenders.len() {
+            let contender = plan.contenders[(turn + round) % plan.contenders.len()];
+            progress.trial(&scenario.name, contender, round);
+            if bed.is_err() {
+                // What was in the way may have gone.
+                bed = Bed::start(scenario, &plan.bpffs).await;
+            }
+            let result = match &mut bed {
+                Ok(bed) => match bed.side(contender) {
+                    Ok(side) => trial::run(side, schedule.clone(), scenario.fault).await,
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(anyhow::anyhow!("the workers cannot be started: {error:#}")),
+            };
+            trials.push(match result {
+                Ok((measured, invalid)) => {
+                    Trial { round, contender, invalid, measured: Some(measured) }
+                }
+                Err(error) => {
+                    let invalid = Some(sentence(&error));
+                    Trial { round, contender, invalid, measured: None }
+                }
+            });
+            progress.passed(expected(&schedule));
+        }
+    }
+    if let Ok(bed) = bed {
+        bed.stop().await;
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! One trial: a load under a contender, and what goes wrong meanwhile as the scenario has it.
+
+use std::{future::pending, time::Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+use tokio::time::sleep_until;
+
+use super::{
+    arrivals::Schedule,
+    bed::Side,
+    fault::{Script, Step},
+    generator::{Load, Outcome},
+    measure::{measure, objection},
+    report::Measured,
+    scenario::Fault,
+};
+use crate::supervisor::Notice;
+
+/// Runs one. The reason beside what was measured says why it does not count, if so.
+///
+/// # Errors
+/// Where nothing could be measured.
+pub async fn run(
+    side: &mut Side,
+    schedule: Schedule,
+    fault: Fault,
+) -> Result<(Measured, Option<String>)> {
+    side.complete().await?;
+    let before = side.cpu_times();
+    let load = Load::start(side.address, schedule)?;
+    let mut died = None;
+    let outcomes = under_load(side, load, fault, &mut died).await;
+    // Whatever came of it: nobody stays stopped.
+    for worker in 0..side.workers() {
+        side.signal(worker, Signal::CONT);
+    }
+    let outcomes = outcomes?;
+    side.complete().await?;
+
+    let mut measured = measure(&outcomes, side.workers(), |slot| side.worker_of(slot))?;
+    let times = before.into_iter().zip(side.cpu_times());
+    for (share, (before, after)) in measured.workers.iter_mut().zip(times) {
+        share.cpu = u64::try_from(after.saturating_sub(before).as_micros())?;
+    }
+    Ok((measured, died.or_else(|| objection(&outcomes))))
+}
+
+/// Until the load is through. Notes the first death of a worker that is not of the script.
+async fn under_load(
+    side: &mut Side,
+    mut load: Load,
+    fault: Fault,
+    died: &mut Option<String>,
+) -> Result<Vec<Outcome>> {
+    let mut script = Script::new(fault, side.workers());
+    let mut start = None;
+    loop {
+        tokio::select! {
+            began = &mut load.began, if start.is_none() => {
+                start = Some(began.context("the generator did not begin")?);
+            }
+            outcomes = &mut load.outcomes => return outcomes.context("the generator died")?,
+            notice = side.next() => match notice? {
+                Notice::Died(line) => *died = died.take().or(Some(line)),
+                Notice::Back(worker, _) => script.back(worker),
+                _ => {}
+            },
+            step = due(start, &script) => {
+                match step {
+                    Step::Stop(worker) => side.signal(worker, Signal::STOP),
+                    Step::Continue(worker) => side.signal(worker, Signal::CONT),
+                    Step::Replace(worker) => side.replace(worker),
+                }
+                script.taken();
+            }
+        }
+    }
+}
+
+/// Waits for the next step, or for ever.
+async fn due(start: Option<Instant>, script: &Script) -> Step {
+    let Some((start, (after, step))) = start.zip(script.next()) else { return pending().await };
+    sleep_until((start + after).into()).await;
+    step
+}
