@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::{
     address::ListenAddress,
     compare::contender::Contender,
+    discovery::NetnsArgument,
     policy::Policy,
     steering::DEFAULT_BPFFS,
     weight::{Weight, WorkerWeight},
@@ -51,6 +52,8 @@ pub enum Verb {
     Run(RunArgs),
     /// Show members, weights and shares of a group
     Status(StatusArgs),
+    /// List every group of sockets that share an address, whoever started them
+    Groups(GroupsArgs),
     /// Switch the policy of a running group
     Policy(PolicyArgs),
     /// Change weights in a running group
@@ -128,6 +131,24 @@ pub struct StatusArgs {
     /// Which group
     #[command(flatten)]
     pub group: GroupArgs,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `groups`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer groups
+  balancer groups --netns 4711                          the namespace that PID 4711 is in
+  balancer groups --netns /run/netns/blue
+  balancer groups --json | jq '.groups[] | {address, steered}'")]
+pub struct GroupsArgs {
+    /// Look into one network namespace only [default: all that processes are in]
+    #[arg(long, value_name = "PID|PATH")]
+    pub netns: Option<NetnsArgument>,
 
     /// Print one JSON object
     #[arg(long)]

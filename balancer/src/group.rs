@@ -27,7 +27,7 @@ impl fmt::Display for Protocol {
 }
 
 /// What makes a group the same group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct GroupIdentity {
     /// Inode of the network namespace, as in `readlink /proc/PID/ns/net`.
     pub netns: u64,

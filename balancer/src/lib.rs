@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | what was asked for | [`cli`], then a file of [`commands`] a verb |
 //! | words, checked | [`address`], [`weight`], [`policy`], [`group`] |
+//! | the groups of this machine, whoever serves them | [`discovery`], [`listing`] |
 //! | sockets and processes | [`socket`], [`process`], [`supervisor`], [`worker`] |
 //! | which slot at which position (pure) | [`mod@table`] |
 //! | maps, programs, pins | [`steering`], the only one that uses aya |
@@ -20,10 +21,12 @@ pub mod cli;
 pub mod commands;
 pub mod compare;
 pub mod console;
+pub mod discovery;
 pub mod error;
 pub mod exclusive;
 pub mod group;
 pub mod kernel;
+pub mod listing;
 pub mod machine;
 pub mod policy;
 pub mod privilege;

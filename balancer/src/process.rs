@@ -1,20 +1,25 @@
 //! Other processes: whether one is still the one we knew, and borrowing its socket.
 
 use std::{
-    io,
+    io::{self, Read as _},
     os::fd::{FromRawFd as _, OwnedFd},
 };
 
-use procfs::process::{FDInfo, FDTarget, Process};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use procfs::process::{FDTarget, Process};
+use rustix::{
+    fs::fstat,
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
+};
+use serde::Serialize;
 use socket2::SockRef;
 
 /// A process, told from later ones of the same PID by when it started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Identity {
     /// Its PID; 0 for none.
     pub pid: u32,
     /// Clock ticks between boot and its start.
+    #[serde(skip)]
     pub start: u64,
 }
 
@@ -51,38 +56,45 @@ fn socket_fd(process: &Process, inode: u64) -> Option<i32> {
     process.fd().ok()?.flatten().find(|fd| fd.target == FDTarget::Socket(inode)).map(|fd| fd.fd)
 }
 
-/// A descriptor in an epoll set of the process that holds both.
+/// What an epoll set watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Polled {
-    /// The epoll set.
-    pub epoll: i32,
-    /// What is polled.
-    pub fd: i32,
+pub struct Watched {
+    /// The inode. (The descriptor that `fdinfo` shows too is the number it had in the process that
+    /// added it, when it did.)
+    pub inode: u64,
     /// The token that comes back with its events.
-    pub data: u64,
+    pub token: u64,
 }
 
-/// All that a process polls, as `/proc/PID/fdinfo` tells; nothing of a process that is not ours to
-/// look at.
-pub fn polled_by(process: &Process) -> Vec<Polled> {
-    let Ok(fds) = process.fd() else { return Vec::new() };
-    let sets = fds
-        .flatten()
-        .filter(|fd| matches!(&fd.target, FDTarget::AnonInode(kind) if kind.contains("eventpoll")));
-    let lines = |set: FDInfo| {
-        let path = format!("/proc/{}/fdinfo/{}", process.pid, set.fd);
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        text.lines().filter_map(|line| polled_in(set.fd, line)).collect::<Vec<_>>()
-    };
-    sets.flat_map(lines).collect()
+/// The epoll sets of a process, by descriptor, and what each watches; nothing of a process that is
+/// not ours to look at.
+pub fn epoll_sets(process: &Process) -> Vec<(i32, Vec<Watched>)> {
+    let fds = process.fd().into_iter().flatten().flatten();
+    let sets =
+        fds.filter(|fd| matches!(&fd.target, FDTarget::AnonInode(kind) if kind == "[eventpoll]"));
+    sets.map(|set| (set.fd, watched(&fdinfo(process, set.fd)))).collect()
 }
 
-/// Reads `tfd:        5 events:       19 data: 7f.. pos:0 ino:1a2b sdev:8`.
-fn polled_in(epoll: i32, line: &str) -> Option<Polled> {
-    let mut words = line.strip_prefix("tfd:")?.split_whitespace();
-    let fd = words.next()?.parse().ok()?;
-    let data = words.skip_while(|word| *word != "data:").nth(1)?;
-    Some(Polled { epoll, fd, data: u64::from_str_radix(data, 16).ok()? })
+/// Empty where the descriptor is gone.
+fn fdinfo(process: &Process, fd: i32) -> String {
+    let mut text = String::new();
+    if let Ok(mut file) = process.open_relative(format!("fdinfo/{fd}")) {
+        let _ = file.read_to_string(&mut text);
+    }
+    text
+}
+
+fn watched(fdinfo: &str) -> Vec<Watched> {
+    fdinfo.lines().filter_map(watched_in).collect()
+}
+
+/// Reads `tfd:        5 events:       19 data:     7f10  pos:0 ino:1a2b sdev:8`.
+fn watched_in(line: &str) -> Option<Watched> {
+    let words: Vec<&str> = line.strip_prefix("tfd:")?.split_whitespace().collect();
+    let inode = words.iter().find_map(|word| word.strip_prefix("ino:"))?;
+    let token = words.iter().skip_while(|word| **word != "data:").nth(1)?;
+    let hex = |text| u64::from_str_radix(text, 16).ok();
+    Some(Watched { inode: hex(inode)?, token: hex(token)? })
 }
 
 /// Duplicates the socket with the given inode and cookie out of a process, to call `setsockopt` on
@@ -92,20 +104,36 @@ fn polled_in(epoll: i32, line: &str) -> Option<Polled> {
 /// `NotFound` where the process is gone or no longer has the socket; `PermissionDenied` without
 /// the right to trace the process.
 pub fn borrow_socket(owner: Identity, inode: u64, cookie: u64) -> io::Result<OwnedFd> {
-    let gone = || io::Error::from(io::ErrorKind::NotFound);
+    let pid = i32::try_from(owner.pid).map_err(|_| gone())?;
+    let process = Process::new(pid).map_err(|_| gone())?;
+    let fd = socket_fd(&process, inode).ok_or_else(gone)?;
+    let socket = borrow_fd(owner, fd, inode)?;
+    if SockRef::from(&socket).cookie()? != cookie {
+        return Err(gone());
+    }
+    Ok(socket)
+}
+
+/// As [`borrow_socket`], where the process's descriptor is known, and the inode is proof enough.
+///
+/// # Errors
+/// As [`borrow_socket`].
+pub fn borrow_fd(owner: Identity, fd: i32, inode: u64) -> io::Result<OwnedFd> {
     let pid = i32::try_from(owner.pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     // After pidfd_open, so that a process which took over the PID before is found out.
     if !owner.is_alive() {
         return Err(gone());
     }
-    let process = Process::new(pid.as_raw_nonzero().get()).map_err(io::Error::other)?;
-    let fd = socket_fd(&process, inode).ok_or_else(gone)?;
     let socket = pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty())?;
-    if SockRef::from(&socket).cookie()? != cookie {
+    if fstat(&socket)?.st_ino != inode {
         return Err(gone());
     }
     Ok(socket)
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotFound.into()
 }
 
 /// Takes over the listening socket that the agent hands its worker as standard input.
@@ -123,15 +151,31 @@ pub fn inherited_listener() -> io::Result<std::net::TcpListener> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn what_is_polled_is_read_from_fdinfo() {
-        let line = "tfd:        9 events: 80000019 data:     7f00000010  pos:0 ino:1a2b sdev:8";
-        let polled = Polled { epoll: 4, fd: 9, data: 0x7f_0000_0010 };
-        assert_eq!(polled_in(4, line), Some(polled));
-        for other in ["", "pos:\t0", "tfd:", "tfd: 9 events: 19", "tfd: x events: 1 data: 1"] {
-            assert_eq!(polled_in(4, other), None, "{other}");
+    fn what_an_epoll_set_watches_is_read_from_its_fdinfo() {
+        let fdinfo = "\
+pos:\t0
+flags:\t02
+mnt_id:\t15
+ino:\t1057
+tfd:        4 events:       19 data:                4  pos:0 ino:904bd48 sdev:8
+tfd:       12 events: 2000001d data: ffff7f31aa000010  pos:0 ino:1a sdev:8
+";
+        let expected = [
+            Watched { inode: 0x904_bd48, token: 4 },
+            Watched { inode: 0x1a, token: 0xffff_7f31_aa00_0010 },
+        ];
+        assert_eq!(watched(fdinfo), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn no_fdinfo_makes_the_reader_panic(line: String) {
+            watched(&format!("tfd: {line}\n{line}"));
         }
     }
 }

@@ -3,6 +3,7 @@
 mod compare;
 mod detach;
 mod doctor;
+mod groups;
 mod policy;
 mod run;
 mod status;
@@ -28,6 +29,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.verb {
         Verb::Run(args) => run::run(args, &cli.bpffs, cli.log_level)?,
         Verb::Status(args) => status::status(&args, &store)?,
+        Verb::Groups(args) => groups::groups(&args, &store)?,
         Verb::Policy(args) => policy::policy(&args, &store)?,
         Verb::Weight(args) => weight::weight(&args, &store)?,
         Verb::Detach(args) => detach::detach(&args, &store)?,

@@ -1,6 +1,7 @@
 //! Data to text. Everything here but [`live::LiveView`] is pure.
 
 pub mod compare;
+pub mod groups;
 pub mod line;
 pub mod live;
 pub mod table;

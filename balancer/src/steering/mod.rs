@@ -50,7 +50,8 @@ pub struct Member {
     pub weight: Weight,
     /// Its life.
     pub state: SlotState,
-    cookie: u64,
+    /// The kernel's own name for its socket, never used twice.
+    pub cookie: u64,
     inode: u64,
 }
 
