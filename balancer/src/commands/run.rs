@@ -105,7 +105,7 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
             tokio::spawn(forward_logs(logs));
         }
         let mut console = Console::start(args.quiet, plan.weights.len());
-        let seats = Seats::Steered { steering, address, first: Some(first) };
+        let seats = Seats::Steered { steering: Box::new(steering), address, first: Some(first) };
         let worker = |weight| WorkerPlan { weight, ..WorkerPlan::default() };
         let workers = plan.weights.into_iter().map(worker).collect();
         let supervisor = Supervisor::start(seats, bpffs.to_owned(), workers)?;

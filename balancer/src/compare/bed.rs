@@ -204,6 +204,7 @@ fn steered(bpffs: &Path) -> Result<(Seats, SocketAddr)> {
     // Named after the port, so that what an earlier bed left is in nobody's way.
     let name = crate::address::default_name(address);
     let (steering, _) = Steering::create(&store, &name, &group)?;
+    let steering = Box::new(steering);
     Ok((Seats::Steered { steering, address, first: Some(first) }, address))
 }
 

@@ -19,12 +19,7 @@ use tokio::sync::{
     oneshot,
 };
 
-use super::{
-    arrivals::{Request, Schedule},
-    client::Connection,
-    pacer::Pacer,
-    report::ErrorKind,
-};
+use super::{arrivals::Schedule, client::Connection, pacer::Pacer, report::ErrorKind};
 use crate::work::{Kind, Work};
 
 /// What became of a request.
@@ -113,10 +108,11 @@ async fn generate(
     for request in &schedule.requests {
         let due = start + request.due;
         pacer.until(due).await.context("cannot wait")?;
+        let due = Due { due, begun: Instant::now(), work: request.work };
         match request.connection.and_then(|connection| staying.get(connection)) {
             // It lives as long as its sender.
-            Some(connection) => drop(connection.send((due, Instant::now(), request.work))),
-            None => drop(tokio::spawn(alone(address, due, *request, report.clone()))),
+            Some(connection) => drop(connection.send(due)),
+            None => drop(tokio::spawn(alone(address, due, report.clone()))),
         }
     }
     drop((staying, report));
@@ -127,16 +123,23 @@ async fn generate(
     Ok(all)
 }
 
-/// A request with a connection of its own.
-async fn alone(
-    address: SocketAddr,
+/// A request whose time has come.
+struct Due {
     due: Instant,
-    request: Request,
-    report: UnboundedSender<Outcome>,
-) {
-    let begun = Instant::now();
-    let answer = async { Connection::open(address).await?.ask(request.work, true).await }.await;
-    let _ = report.send(Outcome { due, begun, ended: Instant::now(), answer, first: true });
+    begun: Instant,
+    work: Work,
+}
+
+impl Due {
+    fn answered(&self, answer: Result<Option<u32>, ErrorKind>, first: bool) -> Outcome {
+        Outcome { due: self.due, begun: self.begun, ended: Instant::now(), answer, first }
+    }
+}
+
+/// A request with a connection of its own.
+async fn alone(address: SocketAddr, due: Due, report: UnboundedSender<Outcome>) {
+    let answer = async { Connection::open(address).await?.ask(due.work, true).await }.await;
+    let _ = report.send(due.answered(answer, true));
 }
 
 /// A connection that stays. Where it does not, the next request opens another, as a client would.
@@ -159,13 +162,13 @@ impl Staying {
 
     async fn serve(
         mut self,
-        mut requests: UnboundedReceiver<(Instant, Instant, Work)>,
+        mut requests: UnboundedReceiver<Due>,
         report: UnboundedSender<Outcome>,
     ) {
-        while let Some((due, begun, work)) = requests.recv().await {
-            let answer = self.ask(work).await;
+        while let Some(due) = requests.recv().await {
+            let answer = self.ask(due.work).await;
             let first = answer.is_ok() && std::mem::take(&mut self.first);
-            let _ = report.send(Outcome { due, begun, ended: Instant::now(), answer, first });
+            let _ = report.send(due.answered(answer, first));
         }
     }
 

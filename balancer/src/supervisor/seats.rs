@@ -21,7 +21,7 @@ pub enum Seats {
     /// One each, and which of them gets a connection is steered.
     Steered {
         /// By whom.
-        steering: Steering,
+        steering: Box<Steering>,
         /// Where they listen.
         address: SocketAddr,
         /// A socket that is bound there already.
