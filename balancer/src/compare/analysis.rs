@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use super::{
     contender::{Contender, KERNEL},
-    evenness::{self, Evenness},
+    evenness,
+    load::{Load, expected, sums},
     ratio::{Ratio, median},
     report::{Compared, Distribution, ErrorKind, Measured, Report, Share},
     scenario::Scenario,
     verdict,
 };
-use crate::policy::Shares;
 
 /// The quantiles of latency that are shown, and what they are called.
 pub const QUANTILES: [(&str, f64); 4] =
@@ -80,16 +80,6 @@ pub struct Spread {
     pub min: f64,
     /// The largest.
     pub max: f64,
-}
-
-/// How something was spread over the workers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Load {
-    /// Each worker's part of it over all trials, 0 to 1.
-    pub shares: Vec<f64>,
-    /// How evenly in a trial, each figure the median of the trials'; of nothing, none. Over all
-    /// trials together chance evens itself out, the more the more rounds there are.
-    pub evenness: Option<Evenness>,
 }
 
 /// Medians over the kernel's, as far as there are rounds in which both trials count.
@@ -203,43 +193,8 @@ impl Spread {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let (&min, &max) = values.first().zip(values.last())?;
-        Some(Self { median: median(values), min, max })
+        Some(Self { median: median(&mut values), min, max })
     }
-}
-
-impl Load {
-    /// Of a list of the workers' counts a trial.
-    fn of(trials: &[Vec<u64>], expected: &[f64]) -> Self {
-        let sums = sums(trials, expected);
-        let whole = sums.iter().sum::<u64>().max(1) as f64;
-        let of_trials: Vec<_> =
-            trials.iter().filter_map(|counts| Evenness::of(counts, expected)).collect();
-        Self {
-            shares: sums.iter().map(|&count| count as f64 / whole).collect(),
-            evenness: Evenness::median(&of_trials),
-        }
-    }
-}
-
-/// Whether the contender gives the workers of a scenario shares by their weights.
-pub fn goes_by_weight(scenario: &Scenario, contender: Contender) -> bool {
-    let weighted = scenario.weights.len() == scenario.workers;
-    weighted
-        && matches!(contender, Contender::Policy(policy) if policy.shares() == Shares::ByWeight)
-}
-
-/// The share of each worker that a contender is to give it.
-pub fn expected(scenario: &Scenario, contender: Contender) -> Vec<f64> {
-    if goes_by_weight(scenario, contender) {
-        evenness::by_weight(&scenario.weights)
-    } else {
-        evenness::equal(scenario.workers)
-    }
-}
-
-/// Each worker's count over all trials.
-fn sums(trials: &[Vec<u64>], expected: &[f64]) -> Vec<u64> {
-    (0..expected.len()).map(|worker| trials.iter().map(|counts| counts[worker]).sum()).collect()
 }
 
 fn valid(compared: &Compared, contender: Contender) -> Vec<Valid<'_>> {
@@ -367,17 +322,6 @@ mod tests {
                 .verdict
                 .ends_with("0 of 1200 requests without an answer (kernel: 4 of 1200)")
         );
-    }
-
-    #[test]
-    fn weights_are_what_a_policy_is_held_to_only_if_it_goes_by_them() {
-        let report = example();
-        let weighted = &report.scenarios[1].scenario;
-        let shares = expected(weighted, HASH);
-        assert!((shares[0] - 1.0 / 13.0).abs() < 1e-12 && (shares[3] - 4.0 / 13.0).abs() < 1e-12);
-        assert_eq!(expected(weighted, ROUND_ROBIN), [0.25; 4]);
-        assert_eq!(expected(weighted, Contender::Shared), [0.25; 4]);
-        assert_eq!(expected(&report.scenarios[0].scenario, HASH), [0.25; 4]);
     }
 
     #[test]

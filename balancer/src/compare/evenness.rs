@@ -52,7 +52,7 @@ impl Evenness {
 
     /// The median of each figure; of none, none.
     pub fn median(all: &[Self]) -> Option<Self> {
-        let of = |figure: fn(&Self) -> f64| median(all.iter().map(figure));
+        let of = |figure: fn(&Self) -> f64| median(&mut all.iter().map(figure).collect::<Vec<_>>());
         (!all.is_empty()).then(|| Self {
             deviation: of(|evenness| evenness.deviation),
             variation: of(|evenness| evenness.variation),

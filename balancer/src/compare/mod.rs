@@ -8,7 +8,7 @@
 //! | requests, on time | [`generator`], [`pacer`], [`client`] |
 //! | one trial, and all of them | [`trial`], [`measure`], [`runner`] |
 //! | what was measured, raw | [`report`], [`read`] |
-//! | what that says (pure) | [`distribution`], [`evenness`], [`ratio`], [`analysis`], [`verdict`] |
+//! | what that says (pure) | [`distribution`], [`load`], [`evenness`], [`ratio`], [`analysis`], [`verdict`] |
 
 pub mod analysis;
 pub mod arrivals;
@@ -19,6 +19,7 @@ pub mod distribution;
 pub mod evenness;
 pub mod fault;
 pub mod generator;
+pub mod load;
 pub mod measure;
 pub mod pacer;
 pub mod ratio;

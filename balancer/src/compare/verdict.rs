@@ -2,8 +2,9 @@
 //! difference, whatever the figures.
 
 use super::{
-    analysis::{Load, Standing, goes_by_weight},
+    analysis::Standing,
     contender::KERNEL,
+    load::{Load, goes_by_weight},
     ratio::{Interval, LEAST_ROUNDS, Ratio, Verdict},
     scenario::Scenario,
 };

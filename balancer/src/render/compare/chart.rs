@@ -11,8 +11,9 @@ use plotters::{
 
 use super::{Part, percents};
 use crate::compare::{
-    analysis::{Against, Outcome, Standing, expected},
+    analysis::{Against, Outcome, Standing},
     contender::KERNEL,
+    load::expected,
 };
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -62,7 +63,7 @@ pub fn latency(outcome: &Outcome<'_>) -> Markup {
 pub fn spread(outcome: &Outcome<'_>, what: &str, load: Part) -> Markup {
     let label = format!("{}: share of {what} by worker", outcome.scenario.name);
     let rows = outcome.standings.len().div_ceil(PANELS_A_ROW);
-    svg(&label, 130 * size(rows), |area| draw_spread(area, outcome, load, rows))
+    svg(&label, 150 * size(rows), |area| draw_spread(area, outcome, load, rows))
 }
 
 /// Each contender's medians over the kernel's.
@@ -109,7 +110,7 @@ fn draw_latency(area: &Area<'_>, outcome: &Outcome<'_>) -> Drawn {
         .x_desc("latency, ms")
         .y_desc("answered within")
         .x_label_formatter(&|ms| ms.to_string())
-        .y_labels(5)
+        .y_labels(10)
         .y_label_formatter(&|part| format!("{:.0} %", part * 100.0))
         .draw()?;
     for (index, standing) in standings.iter().enumerate() {
@@ -154,15 +155,17 @@ fn draw_spread(area: &Area<'_>, outcome: &Outcome<'_>, load: Part, rows: usize) 
         });
         chart.draw_series(bars)?;
         let expected = expected(outcome.scenario, standing.contender);
-        chart.draw_series(left.clone().zip(expected).map(|(left, share)| {
+        chart.draw_series(left.clone().zip(&expected).map(|(left, &share)| {
             PathElement::new([(left, share), (left + 1.0, share)], INK.stroke_width(2))
         }))?;
         if workers <= LABELLED {
             let above = anchored(13, HPos::Center, VPos::Bottom);
-            chart.draw_series(left.clone().zip(shares).map(|(left, &share)| {
-                let top = share + highest * 0.03;
-                Text::new(percents(&[share]), (left + 0.5, top), above.clone())
-            }))?;
+            chart.draw_series(left.clone().zip(shares).zip(&expected).map(
+                |((left, &share), &line)| {
+                    let top = share.max(line) + highest * 0.03;
+                    Text::new(percents(&[share]), (left + 0.5, top), above.clone())
+                },
+            ))?;
         }
         let below = anchored(13, HPos::Center, VPos::Top);
         chart.draw_series(left.step_by(workers.div_ceil(LABELLED)).map(|left| {
@@ -200,11 +203,10 @@ fn draw_ratios(area: &Area<'_>, standings: &[&Standing<'_>]) -> Drawn {
         .y_labels(0)
         .draw()?;
     chart.draw_series([PathElement::new([(1.0, 0.0), (1.0, rows)], INK.stroke_width(2))])?;
-    let beside = low / (high / low).powf(0.015);
     let left = anchored(15, HPos::Right, VPos::Center);
     for (row, standing) in standings.iter().enumerate() {
-        let name = standing.contender.name();
-        chart.draw_series([Text::new(name, (beside, middle(row)), left.clone())])?;
+        let (edge, y) = chart.backend_coord(&(low, middle(row)));
+        area.draw(&Text::new(standing.contender.name(), (edge - 8, y), left.clone()))?;
         for (index, (_, ratio)) in standing.against.each().into_iter().enumerate() {
             let Some(ratio) = ratio else { continue };
             let y = middle(row) + 0.27 * (1.0 - index as f64);
@@ -226,20 +228,23 @@ fn draw_ratios(area: &Area<'_>, standings: &[&Standing<'_>]) -> Drawn {
     Ok(())
 }
 
-/// One shape a figure; hollow where there is no interval.
-fn draw_mark(area: &Area<'_>, index: usize, at: (i32, i32), filled: bool) -> Drawn {
-    let colour = MARKS[index];
-    let style = if filled { colour.filled() } else { colour.stroke_width(2) };
+/// One shape a figure; pale where there is no interval.
+fn draw_mark(area: &Area<'_>, index: usize, at: (i32, i32), told: bool) -> Drawn {
+    let colour = MARKS[index].mix(if told { 1.0 } else { 0.4 });
     match index {
-        0 => area.draw(&Circle::new(at, 5, style)),
-        1 => area.draw(&TriangleMarker::new(at, 6, style)),
+        0 => area.draw(&Circle::new(at, 5, colour.filled())),
+        1 => area.draw(&TriangleMarker::new(at, 6, colour.filled())),
         _ => area.draw(&Cross::new(at, 5, colour.stroke_width(2))),
     }
 }
 
-/// 1, 2 and 5 times the powers of ten; where that would be too many, these alone.
+/// Round figures, the more the narrower the range.
 fn ticks(low: f64, high: f64) -> Vec<f64> {
-    let digits: &[f64] = if high / low > 1000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let digits: &[f64] = match high / low {
+        ..6.0 => &[1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0],
+        ..1000.0 => &[1.0, 2.0, 5.0],
+        _ => &[1.0],
+    };
     let power = |exponent: i32| {
         // Quotients are as near to 0.2 as can be, products are not.
         digits.iter().map(move |digit| match exponent {
@@ -282,4 +287,70 @@ fn size(count: usize) -> u32 {
 
 fn position(index: usize) -> i32 {
     i32::try_from(index).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{analysis::Analysis, read::tests::example};
+
+    /// What a chart shows of a scenario of the example.
+    fn drawn(scenario: usize, chart: impl Fn(&Outcome<'_>) -> Markup) -> String {
+        let report = example();
+        chart(&Analysis::of(&report).scenarios[scenario]).into_string()
+    }
+
+    fn connections(outcome: &Outcome<'_>) -> Markup {
+        spread(outcome, "connections", |standing| &standing.connections)
+    }
+
+    #[test]
+    fn a_chart_of_latency_has_a_line_and_a_name_for_each_contender() {
+        let svg = drawn(1, latency);
+        for colour in &COLOURS[..4] {
+            let RGBColor(red, green, blue) = colour;
+            let stroke = format!("stroke=\"#{red:02X}{green:02X}{blue:02X}\" stroke-width=\"2\"");
+            assert_eq!(svg.matches(&stroke).count(), 1, "{stroke}");
+        }
+        for name in ["kernel", "shared", "hash", "round-robin"] {
+            assert_eq!(svg.matches(&format!(">\n{name}\n<")).count(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_chart_of_shares() {
+        insta::assert_snapshot!(drawn(1, connections));
+    }
+
+    #[test]
+    fn a_chart_of_ratios() {
+        insta::assert_snapshot!(drawn(1, ratios));
+    }
+
+    #[test]
+    fn a_chart_says_what_it_is_to_who_cannot_see_it() {
+        let mut report = example();
+        report.scenarios[0].scenario.name = "\"><script>".into();
+        let svg = latency(&Analysis::of(&report).scenarios[0]).into_string();
+        let label = "<svg role=\"img\" aria-label=\"&quot;&gt;&lt;script&gt;: part of";
+        assert!(svg.starts_with(label), "{svg:.200}");
+    }
+
+    #[test]
+    fn without_any_trial_a_chart_is_empty_but_whole() {
+        let mut report = example();
+        report.scenarios[0].trials.clear();
+        let analysis = Analysis::of(&report);
+        for chart in [latency, ratios, connections] {
+            let svg = chart(&analysis.scenarios[0]).into_string();
+            assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
+        }
+    }
+
+    #[test]
+    fn ticks_are_round_and_neither_too_few_nor_too_many() {
+        assert_eq!(ticks(0.7, 1.4), [0.8, 1.0, 1.2]);
+        assert_eq!(ticks(0.15, 30.0), [0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0]);
+        assert_eq!(ticks(0.05, 3000.0), [0.1, 1.0, 10.0, 100.0, 1000.0]);
+    }
 }

@@ -2,15 +2,13 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{NONE, P999, Part, chart, digits, ms, percents, spread};
+use super::{P999, chart, tables};
 use crate::compare::{
-    analysis::{Analysis, Load, Outcome, QUANTILES, Standing},
+    analysis::{Analysis, Outcome, Standing},
     contender::KERNEL,
-    evenness::Evenness,
-    ratio::{LEAST_ROUNDS, Ratio, Verdict},
-    report::{ErrorKind, Report},
+    ratio::{LEAST_ROUNDS, Verdict},
+    report::Report,
     scenario::Connections,
-    verdict,
 };
 
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
@@ -87,7 +85,8 @@ fn explanation() -> Markup {
                 ", with a 95 % interval by bootstrap over the rounds. Where the interval contains 1 "
                 "there is no difference that could be told from noise; with fewer than "
                 (LEAST_ROUNDS) " rounds nothing can be told. Of twenty comparisons without any "
-                "difference, about one shows one all the same."
+                "difference, about one shows one all the same. Blue is better than the kernel's, "
+                "orange is worse."
             }
             li {
                 "Evenness goes by the shares that a contender is to give: equal ones, or those of the "
@@ -114,7 +113,7 @@ fn summary(report: &Report, scenarios: &[Outcome<'_>]) -> Markup {
                     tr {
                         th scope="row" { a href={ "#" (anchor(index)) } { (scenario.name) } }
                         @for standing in standings.iter().filter(|s| s.contender != KERNEL) {
-                            (ratio(standing.against.p99))
+                            (tables::ratio(standing.against.p99, Verdict::Lower))
                         }
                     }
                 }
@@ -132,7 +131,7 @@ fn scenario(index: usize, outcome: &Outcome<'_>) -> Markup {
             " of weights " (weights(&scenario.weights))
         } "." }
         ul {
-            @for Standing { verdict, .. } in standings { li { (verdict) } }
+            @for Standing { verdict, .. } in standings { li { (verdict.replace(" %", "\u{a0}%")) } }
         }
         @if let Some(conclusion) = conclusion { p { strong { (conclusion) } } }
         (invalid(standings))
@@ -141,16 +140,16 @@ fn scenario(index: usize, outcome: &Outcome<'_>) -> Markup {
             (chart::latency(outcome))
             figcaption { "What part of the requests was answered within a time." }
         }
-        (latency(standings))
+        (tables::latency(standings))
         h3 { "Over the kernel's" }
         figure {
             (chart::ratios(outcome))
             figcaption {
-                "Lines are 95 % intervals; a hollow mark has none. Where a line crosses 1 there is "
-                "no difference."
+                "Lines are 95 % intervals; a pale mark has none. Where a line crosses 1 there is no "
+                "difference."
             }
         }
-        (ratios(standings))
+        (tables::ratios(standings))
         h3 { "Spread over the workers" }
         figure {
             (chart::spread(outcome, "connections", |standing| &standing.connections))
@@ -160,11 +159,11 @@ fn scenario(index: usize, outcome: &Outcome<'_>) -> Markup {
             (chart::spread(outcome, "requests", |standing| &standing.requests))
             figcaption { "Percent of the requests, by worker; the dark line is what was expected." }
         } }
-        (evenness("connections", standings, |standing| &standing.connections, Some(|s| s.chance)))
-        (evenness("requests", standings, |standing| &standing.requests, None))
-        (evenness("CPU time in µs", standings, |standing| &standing.cpu, None))
+        (tables::evenness("connections", standings, |standing| &standing.connections, Some(|s| s.chance)))
+        (tables::evenness("requests", standings, |standing| &standing.requests, None))
+        (tables::evenness("CPU time in µs", standings, |standing| &standing.cpu, None))
         h3 { "Requests without an answer" }
-        (errors(standings))
+        (tables::errors(standings))
     }
 }
 
@@ -183,132 +182,80 @@ fn invalid(standings: &[Standing<'_>]) -> Markup {
     }
 }
 
-fn latency(standings: &[Standing<'_>]) -> Markup {
-    let quantiles = QUANTILES.map(|(name, _)| format!("{name}, ms"));
-    let headings = quantiles.iter().map(String::as_str).chain(["requests a second", "trials"]);
-    table(headings, standings, |standing| {
-        html! {
-            @for quantile in standing.quantiles { (with_range(spread(quantile, ms))) }
-            (with_range(spread(standing.throughput, digits)))
-            td { (standing.valid) }
-        }
-    })
-}
-
-fn ratios(standings: &[Standing<'_>]) -> Markup {
-    let others: Vec<_> = standings.iter().filter(|s| s.contender != KERNEL).collect();
-    table(["p99", "p50", "requests a second"], others, |standing| {
-        html! { @for (_, of) in standing.against.each() { (ratio(of)) } }
-    })
-}
-
-fn evenness(
-    what: &str,
-    standings: &[Standing<'_>],
-    load: Part,
-    chance: Option<fn(&Standing<'_>) -> Option<f64>>,
-) -> Markup {
-    let headings = ["shares, %", "sd", "CV", "max/mean", "Jain"].into_iter();
-    let headings = [what].into_iter().chain(headings).chain(chance.map(|_| "χ² p"));
-    titled(headings, standings, |standing| {
-        let Load { shares, evenness } = load(standing);
-        let figure = |of: fn(&Evenness) -> String| evenness.as_ref().map_or(NONE.to_owned(), of);
-        html! {
-            td { @if evenness.is_some() { (percents(shares)) } @else { (NONE) } }
-            td { (figure(|evenness| digits(evenness.deviation))) }
-            td { (figure(|evenness| verdict::percent(evenness.variation))) }
-            td { (figure(|evenness| format!("{:.2}", evenness.peak))) }
-            td { (figure(|evenness| format!("{:.3}", evenness.jain))) }
-            @if let Some(chance) = chance {
-                td { (chance(standing).map_or(NONE.to_owned(), probability)) }
-            }
-        }
-    })
-}
-
-fn errors(standings: &[Standing<'_>]) -> Markup {
-    let mut kinds: Vec<ErrorKind> =
-        standings.iter().flat_map(|s| s.errors.keys().copied()).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    if kinds.is_empty() {
-        return html! { p { "None." } };
-    }
-    let headings = kinds.iter().map(|kind| error(*kind)).chain(["all", "of"]);
-    table(headings, standings, |standing| {
-        html! {
-            @for kind in &kinds { td { (standing.errors.get(kind).copied().unwrap_or(0)) } }
-            td { (standing.unanswered()) }
-            td { (standing.scheduled) }
-        }
-    })
-}
-
-/// A row a contender.
-fn table<'a, 'b: 'a>(
-    headings: impl IntoIterator<Item = &'a str>,
-    standings: impl IntoIterator<Item = &'a Standing<'b>>,
-    cells: impl Fn(&Standing<'b>) -> Markup,
-) -> Markup {
-    titled(["policy"].into_iter().chain(headings), standings, cells)
-}
-
-fn titled<'a, 'b: 'a>(
-    headings: impl IntoIterator<Item = &'a str>,
-    standings: impl IntoIterator<Item = &'a Standing<'b>>,
-    cells: impl Fn(&Standing<'b>) -> Markup,
-) -> Markup {
-    html! {
-        div.wide { table {
-            thead { tr { @for heading in headings { th scope="col" { (heading) } } } }
-            tbody {
-                @for standing in standings {
-                    tr { th scope="row" { (standing.contender) } (cells(standing)) }
-                }
-            }
-        } }
-    }
-}
-
-fn with_range((median, range): (String, String)) -> Markup {
-    html! { td { (median) br; small { (range) } } }
-}
-
-/// Colour and words say the same.
-fn ratio(of: Option<Ratio>) -> Markup {
-    let Some(ratio) = of else { return html! { td { (NONE) } } };
-    let class = match ratio.verdict() {
-        Verdict::Lower => "lower",
-        Verdict::Higher => "higher",
-        Verdict::NoDifference | Verdict::TooFew => "none",
-    };
-    html! {
-        td class=(class) {
-            (verdict::factor(ratio.value)) " " (verdict::word(ratio.verdict()))
-            @if let Some(interval) = ratio.interval { br; small { (verdict::interval(interval)) } }
-        }
-    }
-}
-
-fn error(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Refused => "refused",
-        ErrorKind::Reset => "reset",
-        ErrorKind::Closed => "closed",
-        ErrorKind::Timeout => "timed out",
-        ErrorKind::Strange => "strange answer",
-        ErrorKind::Other => "other",
-    }
-}
-
-fn probability(p: f64) -> String {
-    if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
-}
-
 fn weights(weights: &[u16]) -> String {
     weights.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn anchor(index: usize) -> String {
     format!("scenario-{}", index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::read::tests::example;
+
+    /// The page without its charts, which have snapshots of their own, a line an element.
+    fn bare(page: &str) -> String {
+        let parts = page.split("<svg").map(|part| part.split_once("</svg>").map_or(part, |p| p.1));
+        let (head, body) = (parts.collect::<String>(), "<body>");
+        let body = head.split_once(body).map(|(_, body)| body.to_owned()).unwrap();
+        body.replace("><", ">\n<")
+    }
+
+    #[test]
+    fn a_comparison_as_a_page() {
+        let mut report = example();
+        report.scenarios.remove(0);
+        insta::assert_snapshot!(bare(&html(&report)));
+    }
+
+    #[test]
+    fn a_page_asks_for_nothing_and_runs_nothing() {
+        let page = html(&example()).replace("http://www.w3.org/2000/svg", "");
+        for foreign in
+            ["http://", "https://", "<script", "@import", "url(", " src=", " on", "<link"]
+        {
+            let at = page.find(foreign).map(|at| page[at..].chars().take(60).collect::<String>());
+            // Words may begin with `on`; attributes go on with `…="`.
+            assert!(
+                !at.as_ref().is_some_and(|at| foreign != " on" || at.contains("=\"")),
+                "{at:?}"
+            );
+        }
+        assert!(page.contains("content=\"default-src 'none'; style-src 'unsafe-inline'\""));
+    }
+
+    #[test]
+    fn what_a_report_says_is_never_markup() {
+        let mut report = example();
+        let evil = "<b onclick=\"x\">&";
+        report.machine.processor = evil.to_owned();
+        report.balancer = evil.to_owned();
+        report.scenarios[0].scenario.name = evil.into();
+        report.scenarios[0].scenario.about = evil.into();
+        report.scenarios[0].trials[0].invalid = Some(evil.to_owned());
+        let page = html(&report);
+        assert!(!page.contains("<b ") && !page.contains("\"x\""));
+        // Contents, summary, heading, three charts; about; processor, version, reason.
+        assert_eq!(page.matches("&lt;b onclick=&quot;x&quot;&gt;&amp;").count(), 10);
+    }
+
+    #[test]
+    fn links_lead_to_what_there_is() {
+        let page = html(&example());
+        for link in page.split("href=\"#").skip(1) {
+            let target = link.split_once('"').unwrap().0;
+            assert_eq!(page.matches(&format!("id=\"{target}\"")).count(), 1, "{target}");
+        }
+    }
+
+    #[test]
+    fn requests_have_a_chart_of_their_own_where_connections_stay() {
+        let mut report = example();
+        assert_eq!(html(&report).matches("<svg").count(), 6);
+        report.scenarios[0].scenario.connections =
+            Connections::KeepAlive { count: 200, exponent: 1.0 };
+        assert_eq!(html(&report).matches("<svg").count(), 7);
+    }
 }

@@ -2,11 +2,15 @@
 
 mod chart;
 mod html;
+mod tables;
 mod text;
 
 pub use self::{html::html, text::text};
 
-use crate::compare::analysis::{Load, Spread, Standing};
+use crate::compare::{
+    analysis::{Spread, Standing},
+    load::Load,
+};
 
 /// What no figure is known of.
 const NONE: &str = "-";
