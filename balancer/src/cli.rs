@@ -196,7 +196,8 @@ Examples:
 It runs in a network namespace of its own, on workers of its own; whatever else this machine does
 disturbs the figures. Ctrl-C ends it with what there is by then.")]
 pub struct CompareArgs {
-    /// What to compare with the kernel's hash [default: all]
+    /// What to compare with the kernel's hash: policies, `shared` (one socket for all workers) and
+    /// `noop` (a program that chooses nothing) [default: all]
     #[arg(long, value_name = "POLICY,…", value_delimiter = ',')]
     pub policies: Vec<Contender>,
 
@@ -217,7 +218,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// Four scenarios that tell most, in about a minute
+    /// Only the scenarios and policies that tell most, in about a minute
     #[arg(long, conflicts_with = "scenarios")]
     pub quick: bool,
 

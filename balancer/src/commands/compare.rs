@@ -24,6 +24,7 @@ use crate::{
     error::UsageError,
     kernel,
     machine::Machine,
+    policy::Policy,
     privilege,
     render::{self, say},
     sandbox,
@@ -31,6 +32,14 @@ use crate::{
 
 /// The scenarios of `--quick`.
 const QUICK: [&str; 4] = ["few", "blocking", "slow-worker", "stalled-worker"];
+
+/// And its contenders: no reference, and none that differs from another in the weights alone.
+const QUICK_CONTENDERS: [Contender; 4] = [
+    KERNEL,
+    Contender::Shared,
+    Contender::Policy(Policy::RoundRobin),
+    Contender::Policy(Policy::Weighted),
+];
 
 /// What a shell expects of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -98,9 +107,12 @@ fn scenarios(args: &CompareArgs) -> Result<Vec<Scenario>> {
 
 /// The kernel's hash is always among them.
 fn contenders(args: &CompareArgs) -> Vec<Contender> {
-    let asked =
-        |c: &Contender| *c == KERNEL || args.policies.is_empty() || args.policies.contains(c);
-    Contender::all().into_iter().filter(asked).collect()
+    let asked = match args.policies.as_slice() {
+        [] if args.quick => &QUICK_CONTENDERS,
+        asked => asked,
+    };
+    let wanted = |c: &Contender| *c == KERNEL || asked.is_empty() || asked.contains(c);
+    Contender::all().into_iter().filter(wanted).collect()
 }
 
 fn run(plan: &Plan) -> Result<Report> {
@@ -132,6 +144,7 @@ struct Bar {
 impl Bar {
     fn new(expected: Duration) -> Self {
         let bar = ProgressBar::new(millis(expected));
+        bar.enable_steady_tick(Duration::from_millis(500));
         let style = "{bar:30} {percent:>3} %  {eta} left  {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
