@@ -2,11 +2,15 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use jiff::Timestamp;
 use procfs::{CpuInfo, Current as _, LoadAverage};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 use crate::kernel;
 
@@ -68,4 +72,14 @@ pub fn pin_to(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).with_context(|| format!("cannot pin a thread to CPU {cpu}"))
+}
+
+/// Lets this thread, and those that it starts from now on, run before all others (`SCHED_FIFO`).
+///
+/// # Errors
+/// Without CAP_SYS_NICE.
+pub fn prefer_this_thread() -> Result<()> {
+    let first = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, first)
+        .map_err(|error| anyhow!("cannot let a thread run before all others: {error}"))
 }

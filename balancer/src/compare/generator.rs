@@ -10,17 +10,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use thread_priority::{
-    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
-};
 use tokio::sync::{
     mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     oneshot,
 };
 
 use super::{arrivals::Schedule, client::Connection, pacer::Pacer, report::ErrorKind};
-use crate::work::{Kind, Work};
+use crate::{
+    machine,
+    work::{Kind, Work},
+};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +58,9 @@ impl Load {
         let (finish, outcomes) = oneshot::channel();
         let (wanted, unwanted) = oneshot::channel();
         let run = move || {
-            prefer_this_thread();
+            // Clients are elsewhere, as a rule, and on time also where workers use all CPUs. Not
+            // everybody may go first; else it shows in the lateness.
+            let _ = machine::prefer_this_thread();
             let generate = async {
                 tokio::select! {
                     outcomes = generate(address, &schedule, begin) => Some(outcomes),
@@ -79,13 +80,6 @@ impl Load {
             .context("cannot start a thread")?;
         Ok(Self { began, outcomes, _wanted: wanted })
     }
-}
-
-/// Clients are elsewhere, as a rule, and on time also where workers use all CPUs. So this thread
-/// goes first. Not everybody may ask for that; without it, it shows in the lateness.
-fn prefer_this_thread() {
-    let first = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-    let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, first);
 }
 
 async fn generate(
