@@ -31,12 +31,12 @@ pub fn html(report: &Report) -> String {
                 h1 { "Policies compared" }
                 (head(report))
                 (contents(&scenarios))
-                (explanation())
                 h2 #summary { "p99 over the kernel's" }
                 (summary(report, &scenarios))
                 @for (index, outcome) in scenarios.iter().enumerate() {
                     (scenario(index, outcome))
                 }
+                (explanation())
             }
         }
     };
@@ -58,11 +58,11 @@ fn contents(scenarios: &[Outcome<'_>]) -> Markup {
     html! {
         nav aria-label="Contents" {
             ul {
-                li { a href="#reading" { "How to read this" } }
                 li { a href="#summary" { "Summary" } }
                 @for (index, Outcome { scenario, .. }) in scenarios.iter().enumerate() {
                     li { a href={ "#" (anchor(index)) } { (scenario.name) } }
                 }
+                li { a href="#reading" { "How to read this" } }
             }
         }
     }
