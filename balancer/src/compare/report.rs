@@ -44,7 +44,8 @@ pub struct Compared {
 /// One load under one contender.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
-    /// Which of the rounds, from 0; in a round the same arrivals hit every contender.
+    /// Which of the rounds, from 0; in a round the same arrivals hit every contender. Of several
+    /// trials of a contender in a round, at most the last one counts.
     pub round: usize,
     /// Who had to cope with it.
     pub contender: Contender,

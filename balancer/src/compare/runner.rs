@@ -3,15 +3,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::{
     arrivals::{Schedule, schedule},
     bed::Bed,
     contender::Contender,
-    report::{Compared, Report, SCHEMA, Trial},
+    report::{Compared, Measured, Report, SCHEMA, Trial},
     scenario::Scenario,
-    trial,
+    trial::{self, Objection},
 };
 use crate::{error::sentence, machine::Machine};
 
@@ -55,6 +55,10 @@ impl Plan {
     }
 }
 
+/// Where the generator was late, a trial is run once more, up to one in so many: a machine that is
+/// never quiet for long shall not make it endless.
+const REPEATS: usize = 5;
+
 /// How long a trial takes at least, with what goes on around it.
 fn expected(schedule: &Schedule) -> Duration {
     const AROUND: Duration = Duration::from_millis(50);
@@ -83,11 +87,13 @@ pub async fn run(
         scenarios: Vec::new(),
     };
     let all = async {
+        let mut repeats = plan.scenarios.len() * plan.rounds * plan.contenders.len() / REPEATS;
         for scenario in &plan.scenarios {
             report.scenarios.push(Compared { scenario: scenario.clone(), trials: Vec::new() });
             let trials = report.scenarios.last_mut().map(|compared| &mut compared.trials);
             if let Some(trials) = trials {
-                compare(plan, scenario, cpus, trials, progress).await?;
+                let under = Under { plan, scenario, cpus };
+                under.compare(trials, &mut repeats, progress).await?;
             }
         }
         anyhow::Ok(())
@@ -100,46 +106,75 @@ pub async fn run(
     Ok(report)
 }
 
-/// One scenario, all rounds.
-async fn compare(
-    plan: &Plan,
-    scenario: &Scenario,
+/// A scenario to compare under.
+#[derive(Clone, Copy)]
+struct Under<'a> {
+    plan: &'a Plan,
+    scenario: &'a Scenario,
     cpus: usize,
-    trials: &mut Vec<Trial>,
-    progress: &mut impl Progress,
-) -> Result<()> {
-    let mut bed = Bed::start(scenario, &plan.bpffs).await;
-    for round in 0..plan.rounds {
-        let schedule = schedule(scenario, cpus, plan.seed, round as u64)?;
-        // Each round begins with the next contender, so that none always follows the same one.
-        for turn in 0..plan.contenders.len() {
-            let contender = plan.contenders[(turn + round) % plan.contenders.len()];
-            progress.trial(&scenario.name, contender, round);
-            if bed.is_err() {
-                // What was in the way may have gone.
-                bed = Bed::start(scenario, &plan.bpffs).await;
+}
+
+impl Under<'_> {
+    /// All rounds.
+    async fn compare(
+        self,
+        trials: &mut Vec<Trial>,
+        repeats: &mut usize,
+        progress: &mut impl Progress,
+    ) -> Result<()> {
+        let Self { plan, scenario, cpus } = self;
+        let mut bed = Bed::start(scenario, &plan.bpffs).await;
+        for round in 0..plan.rounds {
+            let schedule = schedule(scenario, cpus, plan.seed, round as u64)?;
+            // Each begins with the next contender, so that none always follows the same one.
+            for turn in 0..plan.contenders.len() {
+                let contender = plan.contenders[(turn + round) % plan.contenders.len()];
+                progress.trial(&scenario.name, contender, round);
+                if bed.is_err() {
+                    // What was in the way may have gone.
+                    bed = Bed::start(scenario, &plan.bpffs).await;
+                }
+                loop {
+                    let result = self.trial(&mut bed, contender, &schedule).await;
+                    let again = matches!(result, Ok((_, Some(Objection::Late(_))))) && *repeats > 0;
+                    trials.push(noted(round, contender, result));
+                    if !again {
+                        break;
+                    }
+                    *repeats -= 1;
+                }
+                progress.passed(expected(&schedule));
             }
-            let result = match &mut bed {
-                Ok(bed) => match bed.side(contender) {
-                    Ok(side) => trial::run(side, schedule.clone(), scenario.fault).await,
-                    Err(error) => Err(error),
-                },
-                Err(error) => Err(anyhow::anyhow!("the workers cannot be started: {error:#}")),
-            };
-            trials.push(match result {
-                Ok((measured, invalid)) => {
-                    Trial { round, contender, invalid, measured: Some(measured) }
-                }
-                Err(error) => {
-                    let invalid = Some(sentence(&error));
-                    Trial { round, contender, invalid, measured: None }
-                }
-            });
-            progress.passed(expected(&schedule));
         }
+        if let Ok(bed) = bed {
+            bed.stop().await;
+        }
+        Ok(())
     }
-    if let Ok(bed) = bed {
-        bed.stop().await;
+
+    async fn trial(
+        &self,
+        bed: &mut Result<Bed>,
+        contender: Contender,
+        schedule: &Schedule,
+    ) -> Result<(Measured, Option<Objection>)> {
+        let bed =
+            bed.as_mut().map_err(|error| anyhow!("the workers cannot be started: {error:#}"))?;
+        trial::run(bed.side(contender)?, schedule.clone(), self.scenario.fault).await
     }
-    Ok(())
+}
+
+fn noted(
+    round: usize,
+    contender: Contender,
+    result: Result<(Measured, Option<Objection>)>,
+) -> Trial {
+    let (measured, invalid) = match result {
+        Ok((measured, None)) => (Some(measured), None),
+        Ok((measured, Some(Objection::Died(reason) | Objection::Late(reason)))) => {
+            (Some(measured), Some(reason))
+        }
+        Err(error) => (None, Some(sentence(&error))),
+    };
+    Trial { round, contender, invalid, measured }
 }

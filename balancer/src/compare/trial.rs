@@ -17,7 +17,16 @@ use super::{
 };
 use crate::supervisor::Notice;
 
-/// Runs one. The reason beside what was measured says why it does not count, if so.
+/// Why a trial does not count although it came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Objection {
+    /// A worker died that should not have.
+    Died(String),
+    /// The generator was late; so it may not be the next time.
+    Late(String),
+}
+
+/// Runs one.
 ///
 /// # Errors
 /// Where nothing could be measured.
@@ -25,7 +34,7 @@ pub async fn run(
     side: &mut Side,
     schedule: Schedule,
     fault: Fault,
-) -> Result<(Measured, Option<String>)> {
+) -> Result<(Measured, Option<Objection>)> {
     side.complete().await?;
     let before = side.cpu_times();
     let load = Load::start(side.address, schedule)?;
@@ -43,7 +52,8 @@ pub async fn run(
     for (share, (before, after)) in measured.workers.iter_mut().zip(times) {
         share.cpu = u64::try_from(after.saturating_sub(before).as_micros())?;
     }
-    Ok((measured, died.or_else(|| objection(&outcomes))))
+    let late = || objection(&outcomes).map(Objection::Late);
+    Ok((measured, died.map(Objection::Died).or_else(late)))
 }
 
 /// Until the load is through. Notes the first death of a worker that is not of the script.

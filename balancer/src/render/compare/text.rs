@@ -1,6 +1,6 @@
 //! A comparison for a terminal: a table a scenario, and a sentence a contender.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
@@ -83,13 +83,24 @@ fn row(standing: &Standing<'_>) -> Vec<String> {
 fn sentences(outcome: &Outcome<'_>) -> Vec<String> {
     let others = outcome.standings.iter().filter(|standing| standing.contender != KERNEL);
     let verdicts = others.map(|standing| standing.verdict.clone());
-    let invalid = outcome.standings.iter().flat_map(|standing| {
-        let name = standing.contender.name();
-        standing.invalid.iter().map(move |(round, reason)| {
-            format!("{name}, round {}, does not count: {reason}", round + 1)
-        })
-    });
-    verdicts.chain(outcome.conclusion.map(str::to_owned)).chain(invalid).collect()
+    verdicts.chain(outcome.conclusion.map(str::to_owned)).chain(invalid(outcome)).collect()
+}
+
+/// A sentence a reason: whom it befell, and when.
+fn invalid(outcome: &Outcome<'_>) -> Vec<String> {
+    let mut reasons: BTreeMap<&str, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
+    for standing in &outcome.standings {
+        for (round, reason) in &standing.invalid {
+            let rounds = reasons.entry(reason).or_default().entry(standing.contender.name());
+            rounds.or_default().push((round + 1).to_string());
+        }
+    }
+    let sentence = |(reason, whom): (&str, BTreeMap<&str, Vec<String>>)| {
+        let whom =
+            whom.iter().map(|(name, rounds)| format!("{name} in round {}", rounds.join(", ")));
+        format!("not counted: {}: {reason}", whom.collect::<Vec<_>>().join("; "))
+    };
+    reasons.into_iter().map(sentence).collect()
 }
 
 /// Breaks a sentence into lines, all but the first indented.
@@ -114,7 +125,7 @@ fn wrap(sentence: &str, indent: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{contender::Contender, read::tests::example};
+    use crate::compare::{contender::Contender, read::tests::example, report::Trial};
 
     #[track_caller]
     fn assert_fits(page: &str) {
@@ -165,10 +176,15 @@ mod tests {
 
     #[test]
     fn every_trial_that_does_not_count_is_named_with_its_reason() {
-        let page = text(&example());
+        let mut report = example();
+        let trials = &mut report.scenarios[1].trials;
+        let of = |trial: &&mut Trial| (trial.contender, trial.round) == (KERNEL, 4);
+        trials.iter_mut().find(of).unwrap().invalid =
+            Some("worker 2 ended by signal 11".to_owned());
+        let page = text(&report).split_whitespace().collect::<Vec<_>>().join(" ");
         for line in [
-            "shared, round 3, does not count: the generator sent 4 of 40 requests more than 1 ms late",
-            "shared, round 6, does not count: worker 2 ended by signal 11",
+            "not counted: shared in round 3: the generator sent 4 of 40 requests more than 1 ms late",
+            "not counted: kernel in round 5; shared in round 6: worker 2 ended by signal 11",
         ] {
             assert!(page.contains(line), "no {line:?} in\n{page}");
         }
