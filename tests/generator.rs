@@ -93,8 +93,8 @@ fn expected(server: Server, schedule: &Schedule) -> [Duration; 3] {
 fn measured(server: Server, schedule: &Schedule) -> Result<[Duration; 3], String> {
     let load = Load::start(server.start(), schedule.clone()).unwrap();
     let outcomes = load.outcomes.blocking_recv().unwrap().unwrap();
-    assert!(outcomes.iter().all(|outcome| outcome.answer == Ok(None)), "{outcomes:?}");
-    match objection(&outcomes) {
+    assert!(outcomes.requests.iter().all(|outcome| outcome.answer == Ok(None)), "{outcomes:?}");
+    match objection(&outcomes.requests) {
         Some(objection) => Err(objection),
         None => Ok(figures(&measure(&outcomes, 0, |_| None).unwrap().latency)),
     }

@@ -106,7 +106,7 @@ impl Bed {
         let used = ready.cpu_time().zip(before);
         let used = used.map(|(after, before)| after.saturating_sub(before).as_micros());
         let proxy_cpu = used.map(u64::try_from).transpose()?;
-        Ok((measure(&outcomes, WORKERS, worker_of)?, proxy_cpu, objection(&outcomes)))
+        Ok((measure(&outcomes, WORKERS, worker_of)?, proxy_cpu, objection(&outcomes.requests)))
     }
 }
 

@@ -32,8 +32,18 @@ pub struct Outcome {
     pub ended: Instant,
     /// The slot of who answered, if that told.
     pub answer: Result<Option<u32>, ErrorKind>,
-    /// Whether the answer was the first on its connection.
+    /// Whether the answer was the first on its connection, and the connection none of those that
+    /// were open before.
     pub first: bool,
+}
+
+/// What became of a load.
+#[derive(Clone, Debug, Default)]
+pub struct Outcomes {
+    /// The slots of who accepted the connections that stay, before time 0.
+    pub opened: Vec<u32>,
+    /// What became of each request.
+    pub requests: Vec<Outcome>,
 }
 
 /// A load on its way, in a thread of its own. Dropped, it ends.
@@ -41,7 +51,7 @@ pub struct Load {
     /// When time 0 of the schedule was.
     pub began: oneshot::Receiver<Instant>,
     /// What became of the requests, or why the generator failed.
-    pub outcomes: oneshot::Receiver<Result<Vec<Outcome>>>,
+    pub outcomes: oneshot::Receiver<Result<Outcomes>>,
     _wanted: oneshot::Sender<()>,
 }
 
@@ -86,13 +96,15 @@ async fn generate(
     address: SocketAddr,
     schedule: &Schedule,
     begin: oneshot::Sender<Instant>,
-) -> Result<Vec<Outcome>> {
+) -> Result<Outcomes> {
     let pacer = Pacer::new().context("cannot make a timer")?;
     let (report, mut outcomes) = unbounded_channel();
     let mut staying = Vec::new();
+    let mut opened = Vec::new();
     for _ in 0..schedule.connections {
         let (sender, requests) = unbounded_channel();
-        let connection = Staying::open(address).await;
+        let (connection, slot) = Staying::open(address).await;
+        opened.extend(slot);
         tokio::spawn(connection.serve(requests, report.clone()));
         staying.push(sender);
     }
@@ -110,11 +122,11 @@ async fn generate(
         }
     }
     drop((staying, report));
-    let mut all = Vec::with_capacity(schedule.requests.len());
+    let mut requests = Vec::with_capacity(schedule.requests.len());
     while let Some(outcome) = outcomes.recv().await {
-        all.push(outcome);
+        requests.push(outcome);
     }
-    Ok(all)
+    Ok(Outcomes { opened, requests })
 }
 
 /// A request whose time has come.
@@ -144,14 +156,14 @@ struct Staying {
 }
 
 impl Staying {
-    /// Opens it, and has a worker accept it.
-    async fn open(address: SocketAddr) -> Self {
+    /// Opens it, and has a worker accept it and say its slot.
+    async fn open(address: SocketAddr) -> (Self, Option<u32>) {
         let mut staying = Self { address, connection: None, first: true };
         let nothing = Work { kind: Kind::Wait, micros: 0 };
         // A failure shows at the first request that counts.
-        let _ = staying.ask(nothing).await;
-        staying.first = true;
-        staying
+        let slot = staying.ask(nothing).await.ok().flatten();
+        staying.first = slot.is_none();
+        (staying, slot)
     }
 
     async fn serve(

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
 
 use super::{
-    generator::Outcome,
+    generator::{Outcome, Outcomes},
     report::{Distribution, ErrorKind, Measured, Share},
 };
 
@@ -29,7 +29,7 @@ const OBJECTION: &str = "the generator could not keep its schedule: 1 % of the r
 /// # Errors
 /// Where a latency is out of any range.
 pub fn measure(
-    outcomes: &[Outcome],
+    outcomes: &Outcomes,
     workers: usize,
     worker_of: impl Fn(u32) -> Option<usize>,
 ) -> Result<Measured> {
@@ -37,6 +37,12 @@ pub fn measure(
     let mut lateness = Histogram::new(DIGITS).context("no histogram")?;
     let mut errors: BTreeMap<ErrorKind, u64> = BTreeMap::new();
     let mut shares = vec![Share::default(); workers];
+    for worker in outcomes.opened.iter().filter_map(|&slot| worker_of(slot)) {
+        if let Some(share) = shares.get_mut(worker) {
+            share.connections += 1;
+        }
+    }
+    let outcomes = &outcomes.requests;
     for outcome in outcomes {
         lateness.record(micros(outcome.due, outcome.begun)?)?;
         let slot = match outcome.answer {
@@ -111,8 +117,9 @@ mod tests {
             outcome(now, 10, 500, Ok(8)),
             outcome(now, 0, 2_000_000, Err(ErrorKind::Reset)),
         ];
-        let measured =
-            measure(&outcomes, 2, |slot| (slot >= 7).then_some(slot as usize - 7)).unwrap();
+        let outcomes = Outcomes { opened: vec![8, 8, 9], requests: outcomes.to_vec() };
+        let worker_of = |slot| (7..9).contains(&slot).then_some(slot as usize - 7);
+        let measured = measure(&outcomes, 2, worker_of).unwrap();
         let share = |connections, requests| Share { connections, requests, cpu: 0 };
         let expected = Measured {
             seconds: 2.0,
@@ -120,7 +127,7 @@ mod tests {
             latency: Distribution(vec![(500, 2), (900, 1)]),
             lateness: Distribution(vec![(0, 2), (10, 1), (400, 1)]),
             errors: BTreeMap::from([(ErrorKind::Reset, 1)]),
-            workers: vec![share(1, 2), share(1, 1)],
+            workers: vec![share(1, 2), share(3, 1)],
         };
         assert_eq!(measured, expected);
     }
@@ -128,7 +135,9 @@ mod tests {
     #[test]
     fn latencies_are_kept_to_three_digits() {
         let now = Instant::now();
-        let measured = measure(&[outcome(now, 0, 1_234_567, Ok(0))], 1, |_| Some(0)).unwrap();
+        let requests = vec![outcome(now, 0, 1_234_567, Ok(0))];
+        let outcomes = Outcomes { opened: Vec::new(), requests };
+        let measured = measure(&outcomes, 1, |_| Some(0)).unwrap();
         let [(value, 1)] = measured.latency.0[..] else { unreachable!() };
         assert!(value.abs_diff(1_234_567) < 1_235, "{value}");
     }

@@ -10,6 +10,9 @@ use statrs::statistics::{Data, OrderStatistics as _};
 /// far.
 pub const LEAST_ROUNDS: usize = 5;
 
+/// A ratio that is nearer to 1 than this is no difference that matters, however sure it is.
+const LEAST_DIFFERENCE: f64 = 0.01;
+
 const RESAMPLES: usize = 10_000;
 
 /// A median over the kernel's.
@@ -39,7 +42,7 @@ pub enum Verdict {
     Lower,
     /// Higher than the kernel's.
     Higher,
-    /// The interval contains 1.
+    /// The interval contains 1, or the ratio is within a hundredth of it.
     NoDifference,
     /// There were fewer than [`LEAST_ROUNDS`] rounds.
     TooFew,
@@ -63,6 +66,7 @@ impl Ratio {
     pub fn verdict(&self) -> Verdict {
         match self.interval {
             None => Verdict::TooFew,
+            Some(_) if (self.value - 1.0).abs() < LEAST_DIFFERENCE => Verdict::NoDifference,
             Some(Interval { high, .. }) if high < 1.0 => Verdict::Lower,
             Some(Interval { low, .. }) if low > 1.0 => Verdict::Higher,
             Some(_) => Verdict::NoDifference,
@@ -130,6 +134,12 @@ mod tests {
         assert_eq!(ratio.verdict(), Verdict::NoDifference);
         // Its end counts as inside.
         assert_eq!(of(&[4.0, 5.0, 6.0, 7.0, 10.0], &[10.0; 5]).verdict(), Verdict::NoDifference);
+    }
+
+    #[test]
+    fn a_difference_that_is_sure_and_tiny_is_none() {
+        assert_eq!(of(&[99.9; 5], &[100.0; 5]).verdict(), Verdict::NoDifference);
+        assert_eq!(of(&[98.9; 5], &[100.0; 5]).verdict(), Verdict::Lower);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     arrivals::Schedule,
     bed::Side,
     fault::{Script, Step},
-    generator::{Load, Outcome},
+    generator::{Load, Outcomes},
     measure::{measure, objection},
     report::Measured,
     scenario::Fault,
@@ -52,7 +52,7 @@ pub async fn run(
     for (share, (before, after)) in measured.workers.iter_mut().zip(times) {
         share.cpu = u64::try_from(after.saturating_sub(before).as_micros())?;
     }
-    let late = || objection(&outcomes).map(Objection::Late);
+    let late = || objection(&outcomes.requests).map(Objection::Late);
     Ok((measured, died.map(Objection::Died).or_else(late)))
 }
 
@@ -62,7 +62,7 @@ async fn under_load(
     mut load: Load,
     fault: Fault,
     died: &mut Option<String>,
-) -> Result<Vec<Outcome>> {
+) -> Result<Outcomes> {
     let mut script = Script::new(fault, side.workers());
     let mut start = None;
     loop {
