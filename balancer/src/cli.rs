@@ -9,6 +9,7 @@ use crate::{
     address::ListenAddress,
     compare::contender::Contender,
     discovery::NetnsArgument,
+    patience::Patience,
     policy::Policy,
     steering::DEFAULT_BPFFS,
     weight::{Weight, WorkerWeight},
@@ -58,6 +59,10 @@ pub enum Verb {
     Policy(PolicyArgs),
     /// Change weights in a running group
     Weight(WeightArgs),
+    /// Give a worker no new connections; those it has go on
+    Drain(DrainArgs),
+    /// Give a drained worker new connections again
+    Resume(ResumeArgs),
     /// Give a group back to the kernel's hash; its workers go on
     Detach(GroupArgs),
     /// Put the same load on several policies, side by side with the kernel's own hash
@@ -178,6 +183,46 @@ pub struct WeightArgs {
     /// Workers and their new weights, 1 to 1000
     #[arg(value_name = "PID=WEIGHT", required = true)]
     pub weights: Vec<WorkerWeight>,
+
+    /// Which group
+    #[command(flatten)]
+    pub group: GroupArgs,
+}
+
+/// Arguments of `drain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer drain 4711
+  balancer drain 4711 --wait --timeout 30s && kill 4711
+
+The last worker that is live is not drained. Should all others die while one is drained, the kernel
+gives it new connections, as the only other thing it could do is to refuse them.")]
+pub struct DrainArgs {
+    /// Which workers
+    #[arg(value_name = "PID", required = true)]
+    pub pids: Vec<u32>,
+
+    /// Return when they have no connection left, neither open nor waiting to be accepted
+    #[arg(long)]
+    pub wait: bool,
+
+    /// Wait no longer than that, such as 500ms, 30s or 5m; then exit with 1
+    #[arg(long, value_name = "TIME", requires = "wait")]
+    pub timeout: Option<Patience>,
+
+    /// Which group
+    #[command(flatten)]
+    pub group: GroupArgs,
+}
+
+/// Arguments of `resume`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  balancer resume 4711")]
+pub struct ResumeArgs {
+    /// Which workers
+    #[arg(value_name = "PID", required = true)]
+    pub pids: Vec<u32>,
 
     /// Which group
     #[command(flatten)]

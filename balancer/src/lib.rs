@@ -5,10 +5,10 @@
 //! | step | modules |
 //! | --- | --- |
 //! | what was asked for | [`cli`], then a file of [`commands`] a verb |
-//! | words, checked | [`address`], [`weight`], [`policy`], [`group`] |
+//! | words, checked | [`address`], [`weight`], [`policy`], [`group`], [`patience`] |
 //! | the groups of this machine, whoever serves them | [`discovery`], [`listing`] |
 //! | sockets and processes | [`socket`], [`process`], [`supervisor`], [`worker`] |
-//! | which slot at which position (pure) | [`mod@table`] |
+//! | which slot at which position, and who is left out (pure) | [`mod@table`], [`drain`] |
 //! | maps, programs, pins | [`steering`], the only one that uses aya |
 //! | what is known of a group (pure) | [`snapshot`] |
 //! | shown to people | [`render`], [`console`] |
@@ -22,12 +22,14 @@ pub mod commands;
 pub mod compare;
 pub mod console;
 pub mod discovery;
+pub mod drain;
 pub mod error;
 pub mod exclusive;
 pub mod group;
 pub mod kernel;
 pub mod listing;
 pub mod machine;
+pub mod patience;
 pub mod policy;
 pub mod privilege;
 pub mod process;

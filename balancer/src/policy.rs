@@ -63,6 +63,11 @@ impl Policy {
         }
     }
 
+    /// Whether its choices are the table's, so that who is not in the table gets none.
+    pub fn steers(self) -> bool {
+        !matches!(self, Self::Kernel | Self::Noop | Self::Fixed)
+    }
+
     /// How the table is built for it.
     pub fn shares(self) -> Shares {
         match self {

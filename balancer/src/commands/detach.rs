@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::{
     cli::GroupArgs,
     commands::{open_group, vanished},
-    privilege,
+    drain, privilege,
     render::say,
     steering::Store,
 };
@@ -16,7 +16,11 @@ pub fn detach(args: &GroupArgs, store: &Store) -> Result<()> {
     let steering = open_group(store, args)?;
     let name = steering.name().to_owned();
     let lock = steering.lock()?.ok_or_else(|| vanished(&steering))?;
+    let drained = drain::drained(&steering.snapshot()?.members);
     steering.take_down(store)?;
     drop(lock);
+    for pid in drained {
+        tracing::warn!("PID {pid} was drained; the kernel's hash gives it new connections again");
+    }
     say(format_args!("{name}: given back to the kernel's hash; its workers go on"))
 }

@@ -3,6 +3,7 @@
 mod compare;
 mod detach;
 mod doctor;
+mod drain;
 mod groups;
 mod policy;
 mod run;
@@ -32,6 +33,8 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Groups(args) => groups::groups(&args, &store)?,
         Verb::Policy(args) => policy::policy(&args, &store)?,
         Verb::Weight(args) => weight::weight(&args, &store)?,
+        Verb::Drain(args) => drain::drain(&args, &store)?,
+        Verb::Resume(args) => drain::resume(&args, &store)?,
         Verb::Detach(args) => detach::detach(&args, &store)?,
         Verb::Compare(args) => return compare::compare(&args, &cli.bpffs),
         Verb::Doctor => return doctor::doctor(&cli.bpffs),

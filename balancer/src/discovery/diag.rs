@@ -1,5 +1,6 @@
 //! Asks the kernel's socket diagnostics (`NETLINK_SOCK_DIAG`) for the sockets that could be
-//! members of a group: TCP ones that listen, UDP ones that are bound and not connected.
+//! members of a group: TCP ones that listen, UDP ones that are bound and not connected; and for
+//! what became of them, the connections.
 
 use std::{
     io,
@@ -11,7 +12,8 @@ use netlink_packet_core::{
     NlasIterator,
 };
 use netlink_packet_sock_diag::{
-    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SockDiagMessage,
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SockDiagMessage, TCP_CLOSE_WAIT, TCP_ESTABLISHED,
+    TCP_SYN_RECV,
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
@@ -43,7 +45,28 @@ pub(super) struct BoundSocket {
     pub mptcp: bool,
 }
 
-/// All of them in this thread's network namespace, in no order.
+/// A TCP connection, as its server has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Connection {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub life: Life,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Its handshake is under way.
+    HalfOpen,
+    /// It waits to be accepted.
+    Queued,
+    /// Somebody has it open: an inode.
+    Accepted(u64),
+    /// The server is done with it, and the kernel delivers the rest.
+    Closed,
+}
+
+/// All that could be members, in this thread's network namespace, in no order.
 ///
 /// # Errors
 /// Where the kernel does not tell, for want of its `tcp_diag` or `udp_diag` module most likely.
@@ -51,12 +74,68 @@ pub(super) fn sockets() -> io::Result<Vec<BoundSocket>> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     let mut sockets = Vec::new();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        for family in [AF_INET, AF_INET6] {
-            let dumped = dump(&socket, protocol, family, &mut sockets);
-            dumped.map_err(|error| explain(error, protocol))?;
-        }
+        dump(&socket, &Query::bound(protocol, 0), |response| {
+            sockets.push(bound_socket(&socket, protocol, response));
+        })?;
     }
     Ok(sockets)
+}
+
+/// As [`sockets`], of one protocol and port.
+///
+/// # Errors
+/// As [`sockets`].
+pub(super) fn sockets_on(protocol: Protocol, port: u16) -> io::Result<Vec<BoundSocket>> {
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    let mut sockets = Vec::new();
+    dump(&socket, &Query::bound(protocol, port), |response| {
+        sockets.push(bound_socket(&socket, protocol, response));
+    })?;
+    Ok(sockets)
+}
+
+/// The TCP connections to a port. One that moves on meanwhile, from half-open to accepted, is
+/// there once at least: the kernel keeps it in one place all the time.
+///
+/// # Errors
+/// As [`sockets`].
+pub(super) fn connections(port: u16) -> io::Result<Vec<Connection>> {
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    let mut connections = Vec::new();
+    let query = Query {
+        protocol: Protocol::Tcp,
+        port,
+        states: StateFlags::SYN_RECV
+            | StateFlags::ESTABLISHED
+            | StateFlags::CLOSE_WAIT
+            | StateFlags::FIN_WAIT1
+            | StateFlags::FIN_WAIT2
+            | StateFlags::CLOSING
+            | StateFlags::LAST_ACK,
+        extensions: ExtensionFlags::empty(),
+    };
+    dump(&socket, &query, |response| connections.push(connection(response)))?;
+    Ok(connections)
+}
+
+/// Which sockets are asked for; port 0 for all.
+struct Query {
+    protocol: Protocol,
+    port: u16,
+    states: StateFlags,
+    extensions: ExtensionFlags,
+}
+
+impl Query {
+    fn bound(protocol: Protocol, port: u16) -> Self {
+        let states = match protocol {
+            Protocol::Tcp => StateFlags::LISTEN,
+            // To the kernel, UDP that is not connected is closed.
+            Protocol::Udp => StateFlags::CLOSE,
+        };
+        // Brings the upper layer protocol with it, by which MPTCP is known.
+        Self { protocol, port, states, extensions: ExtensionFlags::INFO }
+    }
 }
 
 fn explain(error: io::Error, protocol: Protocol) -> io::Error {
@@ -68,13 +147,22 @@ fn explain(error: io::Error, protocol: Protocol) -> io::Error {
     }
 }
 
-fn dump(
+/// Of both families.
+fn dump(socket: &Socket, query: &Query, mut take: impl FnMut(&InetResponse)) -> io::Result<()> {
+    for family in [AF_INET, AF_INET6] {
+        dump_family(socket, query, family, &mut take)
+            .map_err(|error| explain(error, query.protocol))?;
+    }
+    Ok(())
+}
+
+fn dump_family(
     socket: &Socket,
-    protocol: Protocol,
+    query: &Query,
     family: u8,
-    into: &mut Vec<BoundSocket>,
+    take: &mut impl FnMut(&InetResponse),
 ) -> io::Result<()> {
-    socket.send(&request(protocol, family), 0)?;
+    socket.send(&request(query, family), 0)?;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
         let mut rest = datagram.as_slice();
@@ -84,7 +172,7 @@ fn dump(
             rest = rest.get(padded(message.header.length)..).unwrap_or_default();
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    into.push(bound_socket(socket, protocol, &response));
+                    take(&response);
                 }
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 // What stops a dump half-way, or before it begins, is reported by its end.
@@ -103,19 +191,16 @@ fn padded(length: u32) -> usize {
     (length as usize).next_multiple_of(4)
 }
 
-fn request(protocol: Protocol, family: u8) -> Vec<u8> {
-    let (protocol, states) = match protocol {
-        Protocol::Tcp => (IPPROTO_TCP, StateFlags::LISTEN),
-        // To the kernel, UDP that is not connected is closed.
-        Protocol::Udp => (IPPROTO_UDP, StateFlags::CLOSE),
-    };
+fn request(query: &Query, family: u8) -> Vec<u8> {
     let request = InetRequest {
         family,
-        protocol,
-        // Brings the upper layer protocol with it, by which MPTCP is known.
-        extensions: ExtensionFlags::INFO,
-        states,
-        socket_id: SocketId::new_v4(),
+        protocol: match query.protocol {
+            Protocol::Tcp => IPPROTO_TCP,
+            Protocol::Udp => IPPROTO_UDP,
+        },
+        extensions: query.extensions.clone(),
+        states: query.states.clone(),
+        socket_id: SocketId { source_port: query.port, ..SocketId::new_v4() },
     };
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -144,6 +229,24 @@ fn bound_socket(socket: &Socket, protocol: Protocol, response: &InetResponse) ->
         cookie: u64::from_ne_bytes(id.cookie),
         queue: header.recv_queue,
         mptcp: response.nlas.iter().any(is_mptcp),
+    }
+}
+
+fn connection(response: &InetResponse) -> Connection {
+    let header = &response.header;
+    let id = &header.socket_id;
+    let life = match (header.state, header.inode) {
+        (TCP_SYN_RECV, _) => Life::HalfOpen,
+        // No file is made of it before it is accepted; and none is left once it is closed, from
+        // which on it is in another state than these.
+        (TCP_ESTABLISHED | TCP_CLOSE_WAIT, 0) => Life::Queued,
+        (_, 0) => Life::Closed,
+        (_, inode) => Life::Accepted(inode.into()),
+    };
+    Connection {
+        local: SocketAddr::new(id.source_address.to_canonical(), id.source_port),
+        remote: SocketAddr::new(id.destination_address.to_canonical(), id.destination_port),
+        life,
     }
 }
 

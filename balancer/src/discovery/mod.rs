@@ -7,21 +7,28 @@
 //! | the processes that hold them, from /proc | `holders` |
 //! | sockets to groups (pure) | `grouping` |
 //! | of several holders, the one that accepts (pure) | `choice` |
+//! | a process and its descendants, and what they have open | `family` |
+//! | what is left of a drained worker's connections | `remaining` |
 
 mod choice;
 mod diag;
+mod family;
 mod grouping;
 mod holders;
 pub mod netns;
+mod remaining;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use socket2::SockRef;
 
-pub use self::netns::{Netns, NetnsArgument};
 use self::{
     diag::BoundSocket,
     holders::{HeldBy, Holders},
+};
+pub use self::{
+    netns::{Netns, NetnsArgument},
+    remaining::{Arriving, Drained, Remaining, arriving, remaining},
 };
 use crate::{
     group::GroupIdentity,
