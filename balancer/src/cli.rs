@@ -1,6 +1,6 @@
 //! The command line, and nothing else: what the words mean is checked by the commands.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use clap_complete::Shell;
@@ -80,6 +80,9 @@ pub enum Verb {
     /// Serve as a worker; started by `run`
     #[command(hide = true)]
     Worker(WorkerArgs),
+    /// Become a command that finds its socket as systemd would hand it; started by `run`
+    #[command(hide = true)]
+    ExecWithSocket(ExecWithSocketArgs),
 }
 
 /// Arguments of `run`.
@@ -90,6 +93,12 @@ Examples:
   balancer run --policy weighted --weights 5,3,2        three workers, half of it to the first
   balancer run --listen [::]:80 --workers 4             IPv4 and IPv6
   balancer run --listen 127.0.0.1:0 --quiet --name a    any free port, no output
+  balancer run --workers 3 -- python3 server.py         any command, three times
+  balancer run --self-bind --listen :80 -- nginx -g 'daemon off; worker_processes 1;'
+
+A command finds its socket as descriptor 3, as systemd would hand it over: LISTEN_FDS is 1, LISTEN_PID
+its PID, LISTEN_FDNAMES the group's name. It is to stay in the foreground, and to end on SIGTERM.
+With --self-bind it opens the socket itself, on the address of --listen, with SO_REUSEPORT.
 
 Ctrl-C stops: requests in flight are finished first. A second one stops at once.")]
 pub struct RunArgs {
@@ -116,6 +125,18 @@ pub struct RunArgs {
     /// Print nothing but errors
     #[arg(long, short)]
     pub quiet: bool,
+
+    /// Let the command bind for itself, and steer what it bound
+    #[arg(long, requires = "command")]
+    pub self_bind: bool,
+
+    /// How long the command may take to bind
+    #[arg(long, value_name = "TIME", default_value = "10s", requires = "self_bind")]
+    pub bind_timeout: Patience,
+
+    /// What each worker runs [default: a small HTTP server]
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// Which group a command means.
@@ -310,4 +331,20 @@ pub struct ComparedArgs {
     /// Others wait on the same socket
     #[arg(long)]
     pub shared: bool,
+}
+
+/// Arguments of `exec-with-socket`.
+#[derive(Debug, Args)]
+pub struct ExecWithSocketArgs {
+    /// A descriptor to report on
+    #[arg(long)]
+    pub report: i32,
+
+    /// The group's name
+    #[arg(long)]
+    pub name: String,
+
+    /// What to become
+    #[arg(last = true)]
+    pub command: Vec<OsString>,
 }

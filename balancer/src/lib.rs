@@ -7,7 +7,7 @@
 //! | what was asked for | [`cli`], then a file of [`commands`] a verb |
 //! | words, checked | [`address`], [`weight`], [`policy`], [`group`], [`patience`] |
 //! | the groups of this machine, whoever serves them | [`discovery`], [`listing`] |
-//! | sockets and processes | [`socket`], [`process`], [`supervisor`], [`worker`] |
+//! | sockets and processes | [`socket`], [`process`], [`handover`], [`supervisor`], [`worker`] |
 //! | which slot at which position, and who is left out (pure) | [`mod@table`], [`drain`] |
 //! | maps, programs, pins | [`steering`], the only one that uses aya |
 //! | what is known of a group (pure) | [`snapshot`] |
@@ -26,6 +26,7 @@ pub mod drain;
 pub mod error;
 pub mod exclusive;
 pub mod group;
+pub mod handover;
 pub mod kernel;
 pub mod listing;
 pub mod machine;

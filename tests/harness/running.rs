@@ -101,6 +101,12 @@ impl Running {
         }
     }
 
+    /// A line that contains `text`, whether it was seen already or not.
+    pub fn line(&mut self, text: &str) -> String {
+        let seen = self.seen.iter().find(|line| line.contains(text)).cloned();
+        seen.unwrap_or_else(|| self.wait_for(text))
+    }
+
     /// Sends the supervisor a signal.
     pub fn signal(&self, signal: Signal) {
         send(self.pid(), signal);

@@ -17,6 +17,7 @@ use clap::CommandFactory as _;
 
 use crate::{
     cli::{Cli, GroupArgs, Verb},
+    handover,
     steering::{Steering, Store},
     worker,
 };
@@ -40,6 +41,9 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Doctor => return doctor::doctor(&cli.bpffs),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "balancer", &mut io::stdout());
+        }
+        Verb::ExecWithSocket(args) => {
+            return Ok(handover::exec(args.report, &args.name, &args.command)?);
         }
         Verb::Worker(args) => {
             return worker::run(args.slot, &store.directory(&args.group), args.compared);

@@ -20,7 +20,7 @@ use crate::{
     snapshot::MemberState,
     socket,
     steering::{LOG_DEBUG, Steering, Store, forward_logs},
-    supervisor::{Notice, Seats, Supervisor, WorkerPlan},
+    supervisor::{Job, Notice, Seats, Supervisor, WorkerPlan},
     weight::Weight,
 };
 
@@ -29,6 +29,7 @@ struct Plan {
     address: SocketAddr,
     weights: Vec<Weight>,
     name: Option<String>,
+    job: Job,
 }
 
 impl Plan {
@@ -59,8 +60,27 @@ impl Plan {
         if let Some(name) = &args.name {
             check_name(name)?;
         }
-        Ok(Self { address: args.listen.0, weights, name: args.name.clone() })
+        Ok(Self { address: args.listen.0, weights, name: args.name.clone(), job: job(args)? })
     }
+}
+
+fn job(args: &RunArgs) -> Result<Job> {
+    let command = args.command.clone();
+    if command.is_empty() {
+        return Ok(Job::default());
+    }
+    if !args.self_bind {
+        return Ok(Job::Command(command));
+    }
+    if args.listen.0.port() == 0 {
+        return Err(UsageError::new(format_args!(
+            "{} is no place to find a command on that binds for itself; give the port that it \
+             binds in --listen",
+            args.listen
+        ))
+        .into());
+    }
+    Ok(Job::SelfBind { command, within: args.bind_timeout.0 })
 }
 
 /// A name is a directory on bpffs, which takes no dots.
@@ -83,8 +103,13 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
     let store = Store::prepare(bpffs)?;
     refuse_conflicts(&store, plan.address)?;
 
-    let first = socket::bind(plan.address)?;
-    let address = first.local_addr()?.as_socket().context("a TCP socket has no address")?;
+    let (first, address) = if plan.job.binds() {
+        (None, plan.address)
+    } else {
+        let first = socket::bind(plan.address)?;
+        let address = first.local_addr()?.as_socket().context("a TCP socket has no address")?;
+        (Some(first), address)
+    };
     let name = plan.name.unwrap_or_else(|| address::default_name(address));
     refuse_taken_name(&store, &name)?;
     let agent = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
@@ -105,8 +130,8 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
             tokio::spawn(forward_logs(logs));
         }
         let mut console = Console::start(args.quiet, plan.weights.len());
-        let seats = Seats::Steered { steering: Box::new(steering), address, first: Some(first) };
-        let worker = |weight| WorkerPlan { weight, ..WorkerPlan::default() };
+        let seats = Seats::Steered { steering: Box::new(steering), address, first };
+        let worker = |weight| WorkerPlan { weight, job: plan.job.clone() };
         let workers = plan.weights.into_iter().map(worker).collect();
         let supervisor = Supervisor::start(seats, bpffs.to_owned(), workers)?;
         supervise(supervisor, &mut console, &group).await
@@ -147,9 +172,7 @@ async fn supervise(
                         let name = supervisor.steering()?.name();
                         console.line(&listening(name, workers, group));
                     }
-                    Ok(Notice::NeverReady(how)) => {
-                        bail!("{how} before it was ready; its output says why");
-                    }
+                    Ok(Notice::NeverReady(how)) => bail!("{how}"),
                     Ok(Notice::AllGone) => break,
                     Err(error) if !ready => return Err(error),
                     // The others serve on.

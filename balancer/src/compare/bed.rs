@@ -23,7 +23,7 @@ use crate::{
     process::Identity,
     socket,
     steering::{Steering, Store},
-    supervisor::{Notice, Seats, Supervisor, WorkerPlan},
+    supervisor::{Job, Notice, Seats, Supervisor, WorkerPlan},
     weight::Weight,
 };
 
@@ -100,7 +100,7 @@ impl Side {
             let weight = scenario.weights.get(worker).copied().unwrap_or(1);
             WorkerPlan {
                 weight: Weight::from_record(weight),
-                arguments: arguments.chain(work).collect(),
+                job: Job::BuiltIn(arguments.chain(work).collect()),
             }
         });
         let supervisor = Supervisor::start(seats, bpffs.to_owned(), plans.collect())?;
@@ -115,7 +115,7 @@ impl Side {
             loop {
                 match side.next().await? {
                     Notice::AllReady => return anyhow::Ok(()),
-                    Notice::NeverReady(how) => bail!("{how} before it was ready"),
+                    Notice::NeverReady(how) => bail!("{how}"),
                     _ => {}
                 }
             }

@@ -7,9 +7,11 @@
 //! | the processes that hold them, from /proc | `holders` |
 //! | sockets to groups (pure) | `grouping` |
 //! | of several holders, the one that accepts (pure) | `choice` |
+//! | the socket that a process bound for itself | `bound` |
 //! | a process and its descendants, and what they have open | `family` |
 //! | what is left of a drained worker's connections | `remaining` |
 
+mod bound;
 mod choice;
 mod diag;
 mod family;
@@ -22,13 +24,14 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use socket2::SockRef;
 
+pub use self::{
+    bound::{Bound, NotBound, bound_by},
+    netns::{Netns, NetnsArgument},
+    remaining::{Arriving, Drained, Remaining, arriving, remaining},
+};
 use self::{
     diag::BoundSocket,
     holders::{HeldBy, Holders},
-};
-pub use self::{
-    netns::{Netns, NetnsArgument},
-    remaining::{Arriving, Drained, Remaining, arriving, remaining},
 };
 use crate::{
     group::GroupIdentity,

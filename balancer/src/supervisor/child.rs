@@ -1,116 +1,177 @@
-//! One worker process: started with its socket, watched until it ends.
+//! One worker process: started, watched until it ends.
 
 use std::{
     os::fd::OwnedFd,
-    path::Path,
     process::{ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use anyhow::{Context as _, Result, anyhow};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, Interest, unix::AsyncFd},
+    net::unix::pipe,
     process::{Child, Command},
     sync::mpsc::UnboundedSender,
     time::timeout,
 };
 
-use crate::process::Identity;
+use crate::{discovery::Bound, handover, process::Identity};
 
 /// What a worker does, as far as its supervisor is concerned. The number is the worker's.
 #[derive(Debug)]
 pub enum Event {
     /// It accepts connections.
     Ready(usize),
+    /// It has bound for itself; or why not.
+    Bound(usize, Identity, Result<Bound, String>),
+    /// It could not be started, and why.
+    Unstartable(usize, String),
     /// It printed a line.
-    Line(String),
+    Line(usize, String),
     /// It printed a line to standard error.
-    Complaint(String),
+    Complaint(usize, String),
     /// It is gone.
     Exited(usize, ExitStatus),
+}
+
+/// How to start a worker.
+pub struct Launch {
+    /// What to start.
+    pub process: Command,
+    /// Its standard input.
+    pub stdin: Stdio,
+    /// How it is known to accept connections.
+    pub readiness: Readiness,
+    /// What it inherits, to be closed here once it runs.
+    pub kept: Option<OwnedFd>,
+}
+
+/// How a worker is known to accept connections.
+pub enum Readiness {
+    /// By its first line.
+    FirstLine,
+    /// By an empty report: its socket listens already.
+    Report(pipe::Receiver),
+    /// By having bound.
+    Bound,
 }
 
 /// How long a worker that ended may have its output read.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// A running worker process.
+/// Where a line that does not end is broken.
+const LONGEST_LINE: u64 = 64 * 1024;
+
+/// A running worker process, the leader of a process group.
 pub struct WorkerProcess {
     /// Who it is.
     pub identity: Identity,
-    pidfd: OwnedFd,
+    pid: Pid,
+    /// Its PID may be another's by now.
+    reaped: Arc<AtomicBool>,
 }
 
 impl WorkerProcess {
-    /// The built-in worker.
-    pub fn command(slot: u32, group: &str, bpffs: &Path, arguments: &[String]) -> Command {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("--bpffs").arg(bpffs);
-        command.args(["worker", "--slot", &slot.to_string(), "--group", group]).args(arguments);
-        command
-    }
-
-    /// Starts a worker with `socket` as its standard input, which is closed here: from now on the
-    /// worker is the one that has it.
+    /// Starts a worker. A socket that is its standard input is closed here: from now on the worker
+    /// is the one that has it.
     ///
     /// # Errors
     /// Where the process cannot be started.
-    pub fn start(
-        index: usize,
-        mut command: Command,
-        socket: OwnedFd,
-        events: &UnboundedSender<Event>,
-    ) -> Result<Self> {
-        let child = command
-            .stdin(Stdio::from(socket))
+    pub fn start(index: usize, launch: Launch, events: &UnboundedSender<Event>) -> Result<Self> {
+        let Launch { mut process, stdin, readiness, kept } = launch;
+        let child = process
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // Ctrl-C in a terminal is for the agent, which then stops its workers in order.
             .process_group(0)
             .spawn()
-            .context("cannot start a worker process")?;
-        let process = Self::watch(&child)?;
-        tokio::spawn(follow(child, index, events.clone()));
-        Ok(process)
-    }
-
-    fn watch(child: &Child) -> Result<Self> {
+            .map_err(|error| {
+                anyhow!(handover::cannot_run(process.as_std().get_program(), &error))
+            })?;
+        drop(kept);
         let pid = child.id().context("a worker process ended at once")?;
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a PID is no PID")?;
         // Not reaped yet, so the PID is the child's.
         let pidfd =
             pidfd_open(raw, PidfdFlags::empty()).context("cannot watch a worker process")?;
+        // SAFETY: an `OwnedFd` always gives the descriptor that it keeps open.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }
+            .context("cannot watch a worker process")?;
         let identity = Identity::of(pid).context("a worker process ended at once")?;
-        Ok(Self { identity, pidfd })
+        let reaped = Arc::new(AtomicBool::new(false));
+        let process = Self { identity, pid: raw, reaped: Arc::clone(&reaped) };
+        let ended = Ended { child, pidfd, pid: raw, reaped };
+        tokio::spawn(follow(ended, index, readiness, events.clone()));
+        Ok(process)
     }
 
-    /// Sends a signal, to nobody if it is gone.
+    /// Sends it and what it has started a signal, as a terminal would: a command may be a shell that
+    /// waits for the server.
     pub fn signal(&self, signal: Signal) {
-        let _ = pidfd_send_signal(&self.pidfd, signal);
+        if !self.reaped.load(Ordering::Relaxed) {
+            let _ = kill_process_group(self.pid, signal);
+        }
+    }
+}
+
+/// A child, and what its end takes with it.
+struct Ended {
+    child: Child,
+    pidfd: AsyncFd<OwnedFd>,
+    pid: Pid,
+    reaped: Arc<AtomicBool>,
+}
+
+impl Ended {
+    /// Waits for its end. Processes that it leaves behind would keep its socket: they are asked to
+    /// end too, while its PID is still known to be theirs.
+    async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        let _ = self.pidfd.readable().await?;
+        let _ = kill_process_group(self.pid, Signal::TERM);
+        self.reaped.store(true, Ordering::Relaxed);
+        self.child.wait().await
     }
 }
 
 /// Passes on what a worker prints and, at last, how it ended.
-async fn follow(mut child: Child, index: usize, events: UnboundedSender<Event>) {
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let mut announced = false;
+async fn follow(
+    mut process: Ended,
+    index: usize,
+    readiness: Readiness,
+    events: UnboundedSender<Event>,
+) {
+    let (stdout, stderr) = (process.child.stdout.take(), process.child.stderr.take());
+    let mut by_first_line = matches!(readiness, Readiness::FirstLine);
     let lines = forward(stdout, |line| {
-        let _ = events.send(Event::Line(line));
-        if !announced {
-            announced = true;
-            // Its first line says that it accepts connections.
+        let _ = events.send(Event::Line(index, line));
+        if std::mem::take(&mut by_first_line) {
             let _ = events.send(Event::Ready(index));
         }
     });
     let complaints = forward(stderr, |line| {
-        let _ = events.send(Event::Complaint(line));
+        let _ = events.send(Event::Complaint(index, line));
     });
-    let output = async { tokio::join!(lines, complaints) };
+    let report = async {
+        let Readiness::Report(mut report) = readiness else { return };
+        let mut why = String::new();
+        let _ = report.read_to_string(&mut why).await;
+        let _ = events.send(match why.is_empty() {
+            true => Event::Ready(index),
+            false => Event::Unstartable(index, why),
+        });
+    };
+    let output = async { tokio::join!(lines, complaints, report) };
     let mut output = std::pin::pin!(output);
     let mut output_ended = false;
     let status = loop {
         tokio::select! {
-            status = child.wait() => break status,
+            status = process.wait() => break status,
             _ = output.as_mut(), if !output_ended => output_ended = true,
         }
     };
@@ -126,11 +187,14 @@ async fn follow(mut child: Child, index: usize, events: UnboundedSender<Event>) 
     }
 }
 
-/// Takes a stream line by line to its end.
+/// Takes a stream line by line to its end, whatever is in it: who stopped reading would end the
+/// writer by SIGPIPE.
 async fn forward(stream: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(String)) {
     let Some(stream) = stream else { return };
-    let mut lines = BufReader::new(stream).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        take(line);
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    while let Ok(1..) = (&mut stream).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
+        take(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned());
+        line.clear();
     }
 }

@@ -3,7 +3,9 @@
 
 mod backoff;
 mod child;
+mod job;
 mod seats;
+mod worker;
 
 use std::{collections::VecDeque, path::PathBuf, process::ExitStatus, time::Duration};
 
@@ -14,13 +16,12 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::seats::Seats;
 use self::{
-    backoff::Backoff,
     child::{Event, WorkerProcess},
-    seats::Seat,
+    worker::{Running, Worker},
 };
-use crate::{process::Identity, steering::Steering, weight::Weight};
+pub use self::{job::Job, seats::Seats, worker::WorkerPlan};
+use crate::{discovery::Bound, process::Identity, steering::Steering};
 
 /// The workers of one group.
 pub struct Supervisor {
@@ -36,30 +37,6 @@ pub struct Supervisor {
     events: UnboundedReceiver<Event>,
 }
 
-/// What is asked of a worker.
-#[derive(Clone, Debug, Default)]
-pub struct WorkerPlan {
-    /// Its weight; a successor has that of its predecessor.
-    pub weight: Weight,
-    /// More arguments of `balancer worker`.
-    pub arguments: Vec<String>,
-}
-
-struct Worker {
-    plan: WorkerPlan,
-    backoff: Backoff,
-    /// Told to end so that another takes its place.
-    replaced: bool,
-    running: Option<Running>,
-}
-
-struct Running {
-    slot: u32,
-    ready: bool,
-    since: Instant,
-    process: WorkerProcess,
-}
-
 /// What a supervisor has to tell.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -73,7 +50,7 @@ pub enum Notice {
     Back(usize, String),
     /// A worker that nobody had told to is gone, or could not be started; a line for the user.
     Died(String),
-    /// A worker never came up: there is no point in trying again.
+    /// A worker never came up, and why: there is no point in trying again.
     NeverReady(String),
     /// After [`Supervisor::stop`]: all are gone.
     AllGone,
@@ -87,12 +64,10 @@ impl Supervisor {
     pub fn start(seats: Seats, bpffs: PathBuf, plans: Vec<WorkerPlan>) -> Result<Self> {
         let (sender, events) = unbounded_channel();
         let count = plans.len();
-        let worker =
-            |plan| Worker { plan, backoff: Backoff::default(), replaced: false, running: None };
         let mut supervisor = Self {
             seats,
             bpffs,
-            workers: plans.into_iter().map(worker).collect(),
+            workers: plans.into_iter().map(Worker::new).collect(),
             restarts: VecDeque::new(),
             unready: count,
             stopping: false,
@@ -131,29 +106,44 @@ impl Supervisor {
     pub fn places(&self) -> impl Iterator<Item = (usize, u32, Identity)> {
         self.workers.iter().enumerate().filter_map(|(index, worker)| {
             let running = worker.running.as_ref()?;
-            Some((index, running.slot, running.process.identity))
+            Some((index, running.slot?, running.process.identity))
         })
     }
 
     fn start_worker(&mut self, index: usize) -> Result<()> {
-        let plan = &self.workers[index].plan;
-        let Seat { socket, slot, lock } = self.seats.take(index, plan.weight)?;
-        let group = self.seats.group();
-        let command = WorkerProcess::command(slot, group, &self.bpffs, &plan.arguments);
-        match WorkerProcess::start(index, command, socket, &self.sender) {
-            Ok(process) => {
-                self.seats.occupy(slot, process.identity)?;
-                let since = Instant::now();
-                let running = Running { slot, ready: false, since, process };
-                self.workers[index].running = Some(running);
+        let Worker { plan, .. } = &self.workers[index];
+        let mut seat =
+            if plan.job.binds() { None } else { Some(self.seats.take(index, plan.weight)?) };
+        let slot = seat.as_ref().map(|seat| seat.slot);
+        // Kept from others until the worker is noted.
+        let lock = seat.as_mut().and_then(|seat| seat.lock.take());
+        let started = plan
+            .job
+            .launch(self.seats.group(), &self.bpffs, seat)
+            .and_then(|launch| WorkerProcess::start(index, launch, &self.sender));
+        match (started, slot) {
+            (Ok(process), slot) => {
+                if let Some(slot) = slot {
+                    self.seats.occupy(slot, process.identity)?;
+                }
+                self.watch_bind(index, &process)?;
+                self.workers[index].running = Some(Running::new(slot, process));
                 Ok(())
             }
-            Err(error) => {
+            (Err(error), None) => Err(error),
+            (Err(error), Some(slot)) => {
                 drop(lock);
                 self.seats.vacate(slot, false)?;
                 Err(error)
             }
         }
+    }
+
+    fn watch_bind(&self, index: usize, process: &WorkerProcess) -> Result<()> {
+        let Job::SelfBind { within, .. } = self.workers[index].plan.job else { return Ok(()) };
+        let (address, events) = (self.seats.address()?, self.sender.clone());
+        tokio::spawn(job::watch_bind(index, process.identity, address, within, events));
+        Ok(())
     }
 
     /// Waits for the next thing to tell, restarting workers meanwhile.
@@ -171,9 +161,20 @@ impl Supervisor {
                 () = sleep_until(due) => None,
             };
             let notice = match event {
-                Some(Event::Line(line)) => Some(Notice::Line(line)),
-                Some(Event::Complaint(line)) => Some(Notice::Complaint(line)),
+                Some(Event::Line(index, line)) => {
+                    Some(Notice::Line(self.workers[index].sign(index, line)))
+                }
+                Some(Event::Complaint(index, line)) => {
+                    Some(Notice::Complaint(self.workers[index].complain(index, line)))
+                }
                 Some(Event::Ready(index)) => self.became_ready(index)?,
+                Some(Event::Bound(index, process, Ok(bound))) => {
+                    self.has_bound(index, process, bound)?
+                }
+                Some(Event::Bound(index, process, Err(why))) => {
+                    self.has_not_bound(index, process, &why)
+                }
+                Some(Event::Unstartable(index, why)) => self.unstartable(index, why),
                 Some(Event::Exited(index, status)) => self.exited(index, status)?,
                 None => self.restart_due()?,
             };
@@ -186,8 +187,8 @@ impl Supervisor {
     fn became_ready(&mut self, index: usize) -> Result<Option<Notice>> {
         // It may have died since it said so.
         let Some(running) = &mut self.workers[index].running else { return Ok(None) };
+        let Some(slot) = running.slot else { return Ok(None) };
         running.ready = true;
-        let slot = running.slot;
         let pid = running.process.identity.pid;
         self.seats.open(slot, self.unready <= 1)?;
         Ok(match self.unready {
@@ -206,33 +207,77 @@ impl Supervisor {
         })
     }
 
+    fn has_bound(&mut self, index: usize, who: Identity, bound: Bound) -> Result<Option<Notice>> {
+        let Worker { plan, running, .. } = &mut self.workers[index];
+        let Some(running) = running.as_mut().filter(|running| running.process.identity == who)
+        else {
+            return Ok(None);
+        };
+        match self.seats.adopt(bound, plan.weight) {
+            Ok(slot) => running.slot = Some(slot),
+            Err(error) => {
+                return Ok(self.has_not_bound(
+                    index,
+                    who,
+                    &format!("cannot be steered: {error:#}"),
+                ));
+            }
+        }
+        self.became_ready(index)
+    }
+
+    fn has_not_bound(&mut self, index: usize, who: Identity, why: &str) -> Option<Notice> {
+        let worker = &self.workers[index];
+        let running = worker.running.as_ref().filter(|r| r.process.identity == who)?;
+        let line = format!("worker {index} (PID {}) {why}", who.pid);
+        if worker.first {
+            return Some(Notice::NeverReady(line));
+        }
+        // Its successor may do better.
+        running.process.signal(Signal::TERM);
+        Some(Notice::Complaint(line))
+    }
+
+    fn unstartable(&mut self, index: usize, why: String) -> Option<Notice> {
+        let worker = &mut self.workers[index];
+        if worker.first {
+            return Some(Notice::NeverReady(why));
+        }
+        Some(Notice::Complaint(worker.complain(index, why)))
+    }
+
     fn exited(&mut self, index: usize, status: ExitStatus) -> Result<Option<Notice>> {
         let worker = &mut self.workers[index];
         let Some(running) = worker.running.take() else { return Ok(None) };
         // When stopping: the kernel has emptied the slot, and nobody will come after it.
-        if let Some(weight) = self.seats.vacate(running.slot, !self.stopping)? {
+        if let Some(slot) = running.slot
+            && let Some(weight) = self.seats.vacate(slot, !self.stopping)?
+        {
             worker.plan.weight = weight;
         }
+        let first = std::mem::take(&mut worker.first);
         if self.stopping {
             return Ok(None);
         }
         if std::mem::take(&mut worker.replaced) {
             return self.try_start(index);
         }
-        let pid = running.process.identity.pid;
-        if self.unready > 0 && !running.ready {
-            return Ok(Some(Notice::NeverReady(format!("worker PID {pid} {}", ending(status)))));
+        let lived = running.since.elapsed();
+        let never_ready = self.unready > 0 && !running.ready;
+        if never_ready || first && worker.ended_early(lived, status) {
+            return Ok(Some(Notice::NeverReady(running.never_ready(index, status))));
         }
         if self.unready > 0 {
             // It had been counted off already; its successor will be again.
             self.unready += 1;
         }
-        let delay = worker.backoff.after(running.since.elapsed());
+        let delay = worker.backoff.after(lived);
         self.schedule(index, delay);
+        let slot = running.slot.map(|slot| format!(", slot {slot}")).unwrap_or_default();
         Ok(Some(Notice::Died(format!(
-            "worker {index} (PID {pid}, slot {}) {}; starting it again in {} ms",
-            running.slot,
-            ending(status),
+            "worker {index} (PID {}{slot}) {}; starting it again in {} ms",
+            running.process.identity.pid,
+            worker::ending(status),
             delay.as_millis()
         ))))
     }
@@ -302,14 +347,5 @@ async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
-    }
-}
-
-fn ending(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with exit code {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended".to_owned(),
     }
 }

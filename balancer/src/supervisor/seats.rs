@@ -5,11 +5,12 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use balancer_ebpf::record::SlotState;
 use socket2::Socket;
 
 use crate::{
+    discovery::Bound,
     process::Identity,
     socket,
     steering::{Lock, Steering},
@@ -50,6 +51,17 @@ impl Seats {
         }
     }
 
+    /// Where the workers listen.
+    ///
+    /// # Errors
+    /// Where they share a socket.
+    pub fn address(&self) -> Result<SocketAddr> {
+        match self {
+            Self::Steered { address, .. } => Ok(*address),
+            Self::Shared(_) => bail!("workers that share a socket bind none"),
+        }
+    }
+
     /// A listening socket for worker `index`, and its slot. It gets no connection by policy yet.
     ///
     /// # Errors
@@ -77,6 +89,22 @@ impl Seats {
         steering.attach(socket.as_fd())?;
         let slot = steering.seat(socket.as_fd(), weight)?;
         Ok(Seat { socket: socket.into(), slot, lock })
+    }
+
+    /// A slot for a socket that a worker bound for itself. It gets no connection by policy yet.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the socket, or the group's state cannot be changed.
+    pub fn adopt(&mut self, bound: Bound, weight: Weight) -> Result<u32> {
+        let Self::Steered { steering, .. } = self else {
+            bail!("workers that share a socket bind none")
+        };
+        let _lock = steering.lock()?;
+        // It may be the group's first.
+        steering.attach(bound.socket.as_fd())?;
+        let slot = steering.seat(bound.socket.as_fd(), weight)?;
+        steering.set_worker(slot, bound.holder)?;
+        Ok(slot)
     }
 
     /// Notes who has a slot, while its [`Seat::lock`] is held.

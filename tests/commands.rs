@@ -1,0 +1,348 @@
+//! `balancer run -- COMMAND`: any command, handed its socket or binding for itself, steered,
+//! restarted and stopped like the built-in worker.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is a test that failed")]
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    process::{Command, Stdio},
+};
+
+use harness::{
+    Host, Running,
+    running::{send, wait_until, wait_until_gone, watch},
+};
+use rustix::process::Signal;
+
+const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers/line.py");
+
+/// Runs a test that needs Python on a host of its own.
+fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
+    match Command::new("python3").arg("--version").stdout(Stdio::null()).status() {
+        Ok(status) if status.success() => Host::with(test),
+        missing => {
+            assert!(std::env::var_os("CI").is_none(), "CI needs python3: {missing:?}");
+            eprintln!("SKIPPED: python3 is not installed ({missing:?})");
+        }
+    }
+}
+
+/// A connection to a server, and what it answers.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        Self(BufReader::new(TcpStream::connect(address).unwrap()))
+    }
+
+    /// Who serves it.
+    fn ask(&mut self) -> u32 {
+        self.0.get_mut().write_all(b"who\n").unwrap();
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().parse().unwrap()
+    }
+}
+
+/// How many of some connections each server took.
+fn shares(address: SocketAddr, connections: usize) -> BTreeMap<u32, usize> {
+    let mut shares = BTreeMap::new();
+    for _ in 0..connections {
+        *shares.entry(Client::connect(address).ask()).or_default() += 1;
+    }
+    shares
+}
+
+/// The PIDs of the workers, by slot.
+fn workers(host: &Host) -> Vec<u32> {
+    let status = host.status();
+    let members = status["members"].as_array().unwrap().iter();
+    members.map(|member| u32::try_from(member["pid"].as_u64().unwrap()).unwrap()).collect()
+}
+
+fn run_handed(host: &Host, args: &[&str]) -> Running {
+    host.run(&[args, &["--", "python3", SERVER, "handed"]].concat())
+}
+
+/// A port that nobody has: hosts share no network.
+const PORT: &str = "8090";
+const ADDRESS: &str = "127.0.0.1:8090";
+
+fn run_bound(host: &Host, workers: &str) -> Running {
+    let args = ["--workers", workers, "--listen", ADDRESS, "--self-bind", "--bind-timeout", "30s"];
+    host.run(&[&args[..], &["--", "python3", SERVER, "bind", PORT]].concat())
+}
+
+/// Runs what cannot work: nothing is left of it, and this is why.
+fn refusal(host: &Host, code: i32, args: &[&str]) -> String {
+    let refusal =
+        host.fail(code, &[&["run", "--workers", "2", "--listen", ADDRESS], args].concat());
+    assert!(host.is_clean(), "something is still pinned");
+    wait_until("the others to end", || TcpStream::connect(ADDRESS).is_err());
+    refusal
+}
+
+#[test]
+fn a_command_is_handed_its_socket_as_systemd_would() {
+    with_python(|host| {
+        let mut running = run_handed(host, &["--workers", "2", "--name", "web"]);
+        for (index, pid) in workers(host).iter().enumerate() {
+            let line = format!("[{index}] LISTEN_FDS=1 LISTEN_PID={pid} LISTEN_FDNAMES=web");
+            running.line(&line);
+            running.line(&format!("[{index}] input /dev/null, still inherited: True"));
+        }
+        let workers = workers(host);
+        shares(running.address(), 2);
+        let ended = running.stop();
+        assert!(ended.status.success(), "{ended:?}");
+        for (index, pid) in workers.iter().enumerate() {
+            let complaint = format!("[{index}] complaint of {pid}");
+            assert!(ended.stderr.contains(&complaint), "no {complaint:?} in {ended:?}");
+            assert!(!ended.stdout.contains(&complaint));
+        }
+        assert!(host.is_clean());
+    });
+}
+
+#[test]
+fn commands_are_steered_like_any_worker() {
+    with_python(|host| {
+        let running = run_handed(host, &["--workers", "3"]);
+        let [first, second, third] = workers(host)[..] else { panic!("three workers") };
+        let address = running.address();
+        assert_eq!(shares(address, 30), BTreeMap::from([(first, 10), (second, 10), (third, 10)]));
+        host.succeed(&["policy", "weighted"]);
+        host.succeed(&["weight", &format!("{first}=3")]);
+        assert_eq!(shares(address, 50), BTreeMap::from([(first, 30), (second, 10), (third, 10)]));
+        host.succeed(&["drain", &first.to_string()]);
+        assert_eq!(shares(address, 20), BTreeMap::from([(second, 10), (third, 10)]));
+        let status = host.status();
+        assert_eq!((&status["fallback"], &status["errors"]), (&0.into(), &0.into()));
+        running.stop();
+    });
+}
+
+#[test]
+fn connections_made_before_the_command_accepts_are_served() {
+    with_python(|host| {
+        let args = ["--", "sh", "-c", "read line < gate; exec python3 \"$0\" handed", SERVER];
+        let directory = tempfile::tempdir().unwrap();
+        let gate = directory.path().join("gate");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &gate,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        let mut command = host.balancer(&[&["run", "--workers", "1"], &args[..]].concat());
+        let running = Running::start({
+            command.current_dir(directory.path());
+            command
+        });
+        let mut client = Client::connect(running.address());
+        std::fs::write(&gate, "go\n").unwrap();
+        assert_eq!(client.ask(), workers(host)[0]);
+        running.stop();
+    });
+}
+
+#[test]
+fn a_killed_command_comes_back_in_a_slot_of_its_own() {
+    with_python(|host| {
+        let mut running = run_handed(host, &["--workers", "2"]);
+        let killed = workers(host)[1];
+        send(killed, Signal::KILL);
+        running.wait_for("was killed by signal 9; starting it again in 100 ms");
+        running.wait_for("worker 1 is back as PID");
+        let status = host.status();
+        let slots: Vec<&serde_json::Value> =
+            status["members"].as_array().unwrap().iter().map(|member| &member["slot"]).collect();
+        assert_eq!(slots, [0, 2]);
+        let shares = shares(running.address(), 20);
+        assert_eq!(shares.into_values().collect::<Vec<_>>(), [10, 10]);
+        running.stop();
+    });
+}
+
+#[test]
+fn a_command_that_ends_at_once_ends_it_all_with_its_exit_code_and_last_words() {
+    Host::with(|host| {
+        let script = "echo well; for n in 1 2 3 4 5 6; do echo no config $n >&2; done; exit 7";
+        let refusal = refusal(host, 1, &["--", "sh", "-c", script]);
+        let (_, quoted) = refusal.split_once("ended with exit code 7").unwrap();
+        assert!(quoted.contains("no config 2") && quoted.contains("no config 6"), "{refusal}");
+        assert!(!quoted.contains("no config 1"), "{refusal}");
+    });
+}
+
+#[test]
+fn a_command_that_cannot_be_run_is_refused_and_nothing_is_left() {
+    Host::with(|host| {
+        for (command, why) in
+            [("./no-such", "No such file"), (SERVER, "Permission denied"), ("no-such", "PATH")]
+        {
+            for args in [&["--", command][..], &["--self-bind", "--", command]] {
+                let refusal = refusal(host, 1, args);
+                let what = format!("cannot run `{command}`");
+                assert!(refusal.contains(&what) && refusal.contains(why), "{refusal}");
+            }
+        }
+    });
+}
+
+#[test]
+fn stopping_ends_what_a_command_has_started_too() {
+    with_python(|host| {
+        let script = "python3 \"$0\" handed & wait";
+        let running = host.run(&["--workers", "1", "--", "sh", "-c", script, SERVER]);
+        let server = Client::connect(running.address()).ask();
+        assert_ne!(server, workers(host)[0]);
+        let process = watch(server);
+        running.stop();
+        wait_until_gone(&process, "the server");
+    });
+}
+
+#[test]
+fn what_a_killed_command_leaves_behind_does_not_keep_its_socket() {
+    with_python(|host| {
+        let script = "python3 \"$0\" handed & wait";
+        let mut running = host.run(&["--workers", "1", "--", "sh", "-c", script, SERVER]);
+        let process = watch(Client::connect(running.address()).ask());
+        send(workers(host)[0], Signal::KILL);
+        wait_until_gone(&process, "the server");
+        running.wait_for("is back as PID");
+        running.stop();
+    });
+}
+
+#[test]
+fn the_connections_of_a_commands_children_are_waited_for() {
+    with_python(|host| {
+        let script = "python3 \"$0\" handed & wait";
+        let running = host.run(&["--workers", "2", "--", "sh", "-c", script, SERVER]);
+        let mut clients = [0; 2].map(|_| Client::connect(running.address()));
+        clients.iter_mut().for_each(|client| {
+            client.ask();
+        });
+        let worker = workers(host)[0].to_string();
+        let refusal = host.fail(1, &["drain", &worker, "--wait", "--timeout", "100ms"]);
+        assert!(refusal.contains("1 open"), "{refusal}");
+        drop(clients);
+        host.succeed(&["drain", &worker, "--wait"]);
+        running.stop();
+    });
+}
+
+#[test]
+fn connections_that_are_half_open_when_a_drain_begins_are_waited_for() {
+    with_python(|host| {
+        let args = ["--workers", "2", "--", "python3", SERVER, "handed", "defer"];
+        let mut running = host.run(&args);
+        for index in 0..2 {
+            running.line(&format!("[{index}] LISTEN_FDS"));
+        }
+        let mut clients = [0; 2].map(|_| Client::connect(running.address()));
+        let worker = workers(host)[0].to_string();
+        let refusal = host.fail(1, &["drain", &worker, "--wait", "--timeout", "100ms"]);
+        assert!(refusal.contains("0 open, 0 in its queue, 2 on their way"), "{refusal}");
+        clients.iter_mut().for_each(|client| {
+            client.ask();
+        });
+        let refusal = host.fail(1, &["drain", &worker, "--wait", "--timeout", "100ms"]);
+        assert!(refusal.contains("(1 open, 0 in its queue)"), "{refusal}");
+        drop(clients);
+        host.succeed(&["drain", &worker, "--wait"]);
+        running.stop();
+    });
+}
+
+#[test]
+fn output_that_is_no_text_is_shown_as_far_as_it_is_and_does_no_harm() {
+    with_python(|host| {
+        let script = "printf 'a\\377b\\n'; echo next; exec python3 \"$0\" handed";
+        let mut running = host.run(&["--workers", "1", "--", "sh", "-c", script, SERVER]);
+        running.line("[0] a\u{fffd}b");
+        running.line("[0] next");
+        assert_eq!(shares(running.address(), 3).into_values().collect::<Vec<_>>(), [3]);
+        running.stop();
+    });
+}
+
+#[test]
+fn what_commands_bind_for_themselves_is_steered_exactly() {
+    with_python(|host| {
+        let mut running = run_bound(host, "3");
+        assert_eq!(shares(running.address(), 30).into_values().collect::<Vec<_>>(), [10, 10, 10]);
+        let status = host.status();
+        assert_eq!((&status["fallback"], &status["errors"]), (&0.into(), &0.into()));
+
+        let killed = workers(host)[0];
+        send(killed, Signal::KILL);
+        running.wait_for("is back as PID");
+        let shares = shares(running.address(), 30);
+        assert!(!shares.contains_key(&killed));
+        assert_eq!(shares.into_values().collect::<Vec<_>>(), [10, 10, 10]);
+        assert!(running.stop().status.success() && host.is_clean());
+    });
+}
+
+#[test]
+fn the_socket_that_a_command_bound_is_not_kept_by_its_supervisor() {
+    with_python(|host| {
+        let mut running = run_bound(host, "1");
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", running.pid())).unwrap();
+        let sockets: Vec<String> = fds
+            .flatten()
+            .filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.display().to_string()))
+            .collect();
+        let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", running.pid())).unwrap();
+        let listener = table.lines().find(|line| line.split_whitespace().nth(3) == Some("0A"));
+        let inode = listener.unwrap().split_whitespace().nth(9).unwrap();
+        assert!(!sockets.contains(&format!("socket:[{inode}]")), "{sockets:?}");
+        // So it ends with the worker, and the group with it; the next is steered from scratch.
+        send(workers(host)[0], Signal::KILL);
+        running.wait_for("is back as PID");
+        shares(running.address(), 5);
+        assert_eq!(host.status()["fallback"], 0);
+        running.stop();
+    });
+}
+
+#[test]
+fn a_command_that_binds_something_else_is_refused_with_what_was_expected() {
+    with_python(|host| {
+        let bind = ["--self-bind", "--bind-timeout", "2s", "--", "python3", SERVER, "bind"];
+        let elsewhere = refusal(host, 1, &[&bind[..], &["8091"]].concat());
+        for part in [ADDRESS, "SO_REUSEPORT", "within 2s", "listens on 127.0.0.1:8091"] {
+            assert!(elsewhere.contains(part), "no {part:?} in {elsewhere}");
+        }
+        let nowhere = refusal(
+            host,
+            1,
+            &["--self-bind", "--bind-timeout", "100ms", "--", "sh", "-c", "read line < /dev/zero"],
+        );
+        assert!(nowhere.contains("no TCP address"), "{nowhere}");
+        let listen = ["run", "--workers", "1", "--listen", ADDRESS];
+        let alone = host.fail(1, &[&listen[..], &bind, &[PORT, "alone"]].concat());
+        assert!(alone.contains("has not SO_REUSEPORT set"), "{alone}");
+        assert!(host.is_clean());
+    });
+}
+
+#[test]
+fn a_command_that_binds_for_itself_needs_a_port_and_an_address_that_is_free() {
+    Host::with(|host| {
+        let args = ["--self-bind", "--listen", "127.0.0.1:0", "--", "true"];
+        let refusal = host.fail(2, &[&["run"], &args[..]].concat());
+        assert!(refusal.contains("127.0.0.1:0"), "{refusal}");
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let refusal = host.fail(1, &["run", "--self-bind", "--listen", &address, "--", "true"]);
+        assert!(refusal.contains("is served already"), "{refusal}");
+    });
+}
