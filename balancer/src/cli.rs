@@ -94,7 +94,7 @@ Examples:
   balancer run --listen [::]:80 --workers 4             IPv4 and IPv6
   balancer run --listen 127.0.0.1:0 --quiet --name a    any free port, no output
   balancer run --workers 3 -- python3 server.py         any command, three times
-  balancer run --self-bind --listen :80 -- nginx -g 'daemon off; worker_processes 1;'
+  balancer run --self-bind --listen 0.0.0.0:80 -- ./server --port 80
 
 A command finds its socket as descriptor 3, as systemd would hand it over: LISTEN_FDS is 1, LISTEN_PID
 its PID, LISTEN_FDNAMES the group's name. It is to stay in the foreground, and to end on SIGTERM.

@@ -12,7 +12,9 @@ use crate::{
     cli::{DrainArgs, ResumeArgs},
     commands::{open_group, vanished},
     discovery::{self, Arriving, Drained, Remaining},
-    drain, privilege,
+    drain,
+    patience::Patience,
+    privilege,
     render::say,
     steering::{Steering, Store},
 };
@@ -98,18 +100,23 @@ fn wait(args: &DrainArgs, steering: &Steering) -> Result<()> {
         if let (Some(timeout), Some(deadline)) = (args.timeout, deadline)
             && Instant::now() >= deadline
         {
-            let each = |(worker, remaining): &(Waiting, Remaining)| {
-                format!("PID {} has connections left ({remaining})", worker.pid)
-            };
-            bail!(
-                "after {timeout} {}; they go on, and nobody new is sent there: wait on with \
-                 `balancer drain --wait`, or undo it with `balancer resume`",
-                left.iter().map(each).collect::<Vec<_>>().join(", ")
-            );
+            bail!(in_vain(name, timeout, &left));
         }
         waiting = left.into_iter().map(|(worker, _)| worker).collect();
         thread::sleep(INTERVAL);
     }
+}
+
+fn in_vain(group: &str, timeout: Patience, left: &[(Waiting, Remaining)]) -> String {
+    let each = |(worker, remaining): &(Waiting, Remaining)| {
+        format!("PID {} has connections left ({remaining})", worker.pid)
+    };
+    let pids: String = left.iter().map(|(worker, _)| format!(" {}", worker.pid)).collect();
+    format!(
+        "after {timeout} {}; they go on, and no new ones come: wait longer with `balancer drain \
+         --wait --group {group}{pids}`, or undo it with `balancer resume --group {group}{pids}`",
+        left.iter().map(each).collect::<Vec<_>>().join(", ")
+    )
 }
 
 impl Waiting {
