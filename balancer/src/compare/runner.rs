@@ -55,8 +55,8 @@ impl Plan {
     }
 }
 
-/// Where the generator was late, a trial is run once more, up to one in so many: a machine that is
-/// never quiet for long shall not make it endless.
+/// Where the generator was late, a trial is run again, for one in so many altogether: a machine that
+/// is never quiet for long shall not make it endless.
 const REPEATS: usize = 5;
 
 /// How long a trial takes at least, with what goes on around it.

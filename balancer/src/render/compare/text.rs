@@ -1,6 +1,9 @@
 //! A comparison for a terminal: a table a scenario, and a sentence a contender.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
@@ -88,16 +91,18 @@ fn sentences(outcome: &Outcome<'_>) -> Vec<String> {
 
 /// A sentence a reason: whom it befell, and when.
 fn invalid(outcome: &Outcome<'_>) -> Vec<String> {
-    let mut reasons: BTreeMap<&str, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
+    let mut reasons: BTreeMap<&str, BTreeMap<&str, BTreeSet<usize>>> = BTreeMap::new();
     for standing in &outcome.standings {
         for (round, reason) in &standing.invalid {
             let rounds = reasons.entry(reason).or_default().entry(standing.contender.name());
-            rounds.or_default().push((round + 1).to_string());
+            rounds.or_default().insert(round + 1);
         }
     }
-    let sentence = |(reason, whom): (&str, BTreeMap<&str, Vec<String>>)| {
-        let whom =
-            whom.iter().map(|(name, rounds)| format!("{name} in round {}", rounds.join(", ")));
+    let sentence = |(reason, whom): (&str, BTreeMap<&str, BTreeSet<usize>>)| {
+        let whom = whom.into_iter().map(|(name, rounds)| {
+            let rounds: Vec<String> = rounds.iter().map(ToString::to_string).collect();
+            format!("{name} in round {}", rounds.join(", "))
+        });
         format!("not counted: {}: {reason}", whom.collect::<Vec<_>>().join("; "))
     };
     reasons.into_iter().map(sentence).collect()
