@@ -15,7 +15,7 @@ pub mod table;
 
 /// Version of everything in this crate that two builds of balancer must agree on to share pins.
 /// Raise it with every change of a record, a limit or a map.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The most members a group's table may hold.
 pub const MAX_MEMBERS: u32 = 1024;
@@ -26,6 +26,9 @@ pub const MAX_SLOTS: u32 = 2 * MAX_MEMBERS;
 
 /// The largest weight. The smallest is 1: a member that shall get nothing is drained instead.
 pub const MAX_WEIGHT: u16 = 1000;
+
+/// Size of the ring buffer of [`maps::LISTENS`]; its records are PIDs.
+pub const LISTENS_BYTES: u32 = 4096;
 
 /// Names of the maps, as they stand in the object and under the group's directory on bpffs.
 pub mod maps {
@@ -52,7 +55,11 @@ pub mod maps {
     /// Ring buffer of aya-log.
     pub const LOGS: &str = "AYA_LOGS";
 
-    /// Every map of the object, in the order in which they are pinned. `GROUP` is last: where it
+    /// Ring buffer: the process in whose name a listener has come or gone. Never pinned: it belongs
+    /// to the agent that watches.
+    pub const LISTENS: &str = "LISTENS";
+
+    /// Every map of a group, in the order in which they are pinned. `GROUP` is last: where it
     /// is readable, the others are there.
     pub const ALL: [&str; 11] =
         [SOCKETS, TABLE, CONTROL, CURSOR, RANDOM, COUNTERS, MISSES, MEMBERS, ACCEPTED, LOGS, GROUP];

@@ -1,4 +1,5 @@
-//! The programs, one a policy: each says where its draws come from, and [`steer`] does the rest.
+//! The programs, one a policy: each says where its draws come from, and [`steer`] does the rest. And
+//! one that watches listeners come and go.
 
 #![no_std]
 #![no_main]
@@ -6,10 +7,15 @@
 #![allow(internal_features, reason = "the BPF target has no stable fetch_add, see `maps::tick`")]
 
 mod client;
+mod listens;
 mod maps;
 mod steer;
 
-use aya_ebpf::{bindings::sk_action::SK_PASS, macros::sk_reuseport, programs::SkReuseportContext};
+use aya_ebpf::{
+    bindings::sk_action::SK_PASS,
+    macros::{btf_tracepoint, sk_reuseport},
+    programs::{BtfTracePointContext, SkReuseportContext},
+};
 use balancer_ebpf::draw;
 
 use crate::steer::steer;
@@ -51,6 +57,12 @@ fn bal_noop(_ctx: SkReuseportContext) -> u32 {
 fn bal_fixed(ctx: SkReuseportContext) -> u32 {
     let _ = maps::select(&ctx, 0);
     SK_PASS
+}
+
+/// Not a policy: wakes the agent of `attach` when a listener comes or goes.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn bal_listen(ctx: BtfTracePointContext) {
+    listens::tell(&ctx);
 }
 
 #[panic_handler]

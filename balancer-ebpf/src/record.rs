@@ -36,10 +36,16 @@ pub struct GroupRecord {
     pub netns: u64,
     /// Start of the agent in clock ticks since boot, to tell it from a later process of its PID.
     pub agent_start: u64,
-    /// The process that supervises the workers; 0 for none.
+    /// The process that supervises the workers, or watches for them; 0 for none.
     pub agent_pid: u32,
     /// aya-log level that the programs are loaded with; 0 for none.
-    pub log_level: u32,
+    pub log_level: u8,
+    /// 1 where the sockets are other programs' own.
+    pub adopted: u8,
+    /// 1 where a program of somebody else was detached to make room.
+    pub replaced: u8,
+    /// Zero.
+    pub reserved: u8,
     /// Local address; IPv4 in the first four octets.
     pub address: [u8; 16],
     /// IPv6 scope of a link-local address, else 0.
