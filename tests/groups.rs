@@ -13,51 +13,14 @@ use std::{
 };
 
 use balancer::group::own_netns;
-use harness::{Host, running::Running};
+use harness::{
+    Host,
+    running::Running,
+    sockets::{Opening, tcp, udp},
+};
 use rustix::thread::{UnshareFlags, gettid, unshare_unsafe};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
-
-/// A socket of the test's own, on its way to an address.
-struct Opening(Socket);
-
-impl Opening {
-    fn tcp(address: &str) -> Self {
-        Self::new(address, Type::STREAM, Protocol::TCP)
-    }
-
-    fn udp(address: &str) -> Self {
-        Self::new(address, Type::DGRAM, Protocol::UDP)
-    }
-
-    fn new(address: &str, kind: Type, protocol: Protocol) -> Self {
-        let domain = Domain::for_address(address.parse().unwrap());
-        let socket = Socket::new(domain, kind, Some(protocol)).unwrap();
-        socket.set_reuse_port(true).unwrap();
-        Self(socket)
-    }
-
-    fn with(self, set: impl FnOnce(&Socket)) -> Self {
-        set(&self.0);
-        self
-    }
-
-    fn at(self, address: &str) -> Socket {
-        self.0.bind(&address.parse::<SocketAddr>().unwrap().into()).unwrap();
-        if self.0.r#type().unwrap() == Type::STREAM {
-            self.0.listen(16).unwrap();
-        }
-        self.0
-    }
-}
-
-fn tcp(address: &str) -> Socket {
-    Opening::tcp(address).at(address)
-}
-
-fn udp(address: &str) -> Socket {
-    Opening::udp(address).at(address)
-}
 
 fn inode(socket: &Socket) -> u64 {
     rustix::fs::fstat(socket.as_fd()).unwrap().st_ino

@@ -268,7 +268,7 @@ fn pins_of_workers_long_gone_are_cleared_away_by_the_next_run() {
         }
         let ended = host.run(&["--listen", &listen]).stop();
         assert!(ended.status.success());
-        assert!(ended.stderr.contains("removing what an earlier run left"), "{ended:?}");
+        assert!(ended.stderr.contains("removing what is left"), "{ended:?}");
         assert!(host.is_clean());
     });
 }

@@ -1,4 +1,4 @@
-//! What `--listen` names, and the name that its group gets.
+//! What `--listen` and `attach` name, and the name that its group gets.
 
 use std::{
     fmt,
@@ -6,9 +6,61 @@ use std::{
     str::FromStr,
 };
 
+use crate::group::Protocol;
+
 /// A local address to listen on. `[::]` takes IPv4 too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddress(pub SocketAddr);
+
+/// What `attach` and `detach` name: an address that is served, or whichever is served on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedAddress {
+    /// `:8080`
+    Port(u16),
+    /// `127.0.0.1:8080`
+    Exactly(SocketAddr),
+}
+
+impl ServedAddress {
+    /// Whether an address is meant.
+    pub fn matches(self, address: SocketAddr) -> bool {
+        match self {
+            Self::Port(port) => address.port() == port,
+            Self::Exactly(exactly) => address == exactly,
+        }
+    }
+
+    /// The port, which is always named.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Port(port) => port,
+            Self::Exactly(address) => address.port(),
+        }
+    }
+}
+
+impl FromStr for ServedAddress {
+    type Err = ListenAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ListenAddressError> {
+        let ListenAddress(address) = text.parse()?;
+        match address.port() {
+            // Nobody serves there: it stands for any free port.
+            0 => Err(ListenAddressError(text.to_owned())),
+            port if text.starts_with(':') => Ok(Self::Port(port)),
+            _ => Ok(Self::Exactly(address)),
+        }
+    }
+}
+
+impl fmt::Display for ServedAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, ":{port}"),
+            Self::Exactly(address) => address.fmt(f),
+        }
+    }
+}
 
 /// Why a text is no address to listen on.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,8 +91,8 @@ impl fmt::Display for ListenAddress {
 
 /// The name of a group that was given none: protocol and port. Two groups on one port need
 /// `--name`; a name with the address in it could not be typed (bpffs takes no dots).
-pub fn default_name(address: SocketAddr) -> String {
-    format!("tcp-{}", address.port())
+pub fn default_name(protocol: Protocol, address: SocketAddr) -> String {
+    format!("{protocol}-{}", address.port())
 }
 
 /// The octets of an address as a group's record holds them, with the IPv6 scope.
@@ -91,12 +143,28 @@ mod tests {
         #[test]
         fn no_text_makes_the_parser_panic(text: String) {
             let _ = text.parse::<ListenAddress>();
+            let _ = text.parse::<ServedAddress>();
         }
     }
 
     #[test]
     fn a_port_alone_means_every_address_of_both_families() {
         assert_eq!(":8080".parse::<ListenAddress>().unwrap().to_string(), "[::]:8080");
+    }
+
+    #[test]
+    fn a_port_alone_is_served_by_whoever_is_there_and_an_address_by_itself() {
+        let (here, everywhere) = ("127.0.0.1:80".parse().unwrap(), "[::]:80".parse().unwrap());
+        let matches = |text: &str| {
+            let served: ServedAddress = text.parse().unwrap();
+            assert_eq!(served.to_string(), text);
+            [here, everywhere].map(|address| served.matches(address))
+        };
+        assert_eq!(matches(":80"), [true, true]);
+        assert_eq!(matches("127.0.0.1:80"), [true, false]);
+        assert_eq!(matches("[::]:80"), [false, true]);
+        assert_eq!(matches(":81"), [false, false]);
+        assert!(":0".parse::<ServedAddress>().is_err());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 use clap_complete::Shell;
 
 use crate::{
-    address::ListenAddress,
+    address::{ListenAddress, ServedAddress},
+    attachment::admission::Admit,
     compare::contender::Contender,
     discovery::NetnsArgument,
     patience::Patience,
@@ -51,6 +52,8 @@ pub enum LogLevel {
 pub enum Verb {
     /// Start workers on one port and steer new connections among them
     Run(RunArgs),
+    /// Steer servers that are already running, and those that join them
+    Attach(AttachArgs),
     /// Show members, weights and shares of a group
     Status(StatusArgs),
     /// List every group of sockets that share an address, whoever started them
@@ -64,7 +67,7 @@ pub enum Verb {
     /// Give a drained worker new connections again
     Resume(ResumeArgs),
     /// Give a group back to the kernel's hash; its workers go on
-    Detach(GroupArgs),
+    Detach(DetachArgs),
     /// Put the same load on several policies, side by side with the kernel's own hash
     Compare(CompareArgs),
     /// Check what this machine lacks, and say how to mend it
@@ -137,6 +140,79 @@ pub struct RunArgs {
     /// What each worker runs [default: a small HTTP server]
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// Arguments of `attach`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer attach :8080                                 whoever shares that port, until Ctrl-C
+  balancer attach 127.0.0.1:8080 --policy weighted      then: balancer weight PID=3
+  balancer attach :53 --udp --policy hash --once        stays after the command has ended
+  balancer attach :80 --netns 4711                      in a container
+
+The servers must have set SO_REUSEPORT (nginx: `listen 80 reuseport`); `balancer groups` lists
+those that have. Ctrl-C gives the group back to the kernel's hash; the servers never notice.
+
+A server that joins later is steered within 100 ms of its `listen`: the kernel tells. For UDP it
+does not, so sockets are looked for every 50 ms. With --once nobody looks: a server that joins
+later gets nothing while another lives, until you detach and attach again.
+
+For UDP a choice is made for each datagram: `round-robin`, `weighted` and `random` spread those of
+one client over the servers; `hash` keeps them together.")]
+pub struct AttachArgs {
+    /// What they serve: ADDRESS:PORT, or :PORT for the only group on that port
+    #[arg(value_name = "ADDRESS")]
+    pub address: ServedAddress,
+
+    /// The UDP sockets there
+    #[arg(long)]
+    pub udp: bool,
+
+    /// How a new connection's (UDP: a datagram's) server is chosen
+    #[arg(long, value_name = "POLICY", default_value = "round-robin")]
+    pub policy: Policy,
+
+    /// Look in another network namespace
+    #[arg(long, value_name = "PID|PATH")]
+    pub netns: Option<NetnsArgument>,
+
+    /// Attach and end, rather than watch for servers that come and go
+    #[arg(long)]
+    pub once: bool,
+
+    /// Which of the servers that come later are steered too
+    #[arg(long, value_name = "WHO", default_value = "all", conflicts_with = "once")]
+    pub admit: Admit,
+
+    /// Take the group from another program that steers it, which cannot be put back
+    #[arg(long)]
+    pub replace: bool,
+
+    /// The group's name [default: PROTOCOL-PORT]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Arguments of `detach`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer detach
+  balancer detach :8080
+  balancer detach --group tcp-8080")]
+pub struct DetachArgs {
+    /// What the group serves: ADDRESS:PORT, or :PORT
+    #[arg(value_name = "ADDRESS", conflicts_with = "group")]
+    pub address: Option<ServedAddress>,
+
+    /// Which group
+    #[command(flatten)]
+    pub group: GroupArgs,
 }
 
 /// Which group a command means.

@@ -50,10 +50,14 @@ pub struct Group {
     pub identity: GroupIdentity,
     /// How slots are chosen.
     pub policy: Policy,
-    /// Who supervises its workers.
+    /// Who supervises its workers, or watches for new ones; PID 0 for nobody.
     pub agent: Identity,
     /// aya-log level of its programs.
-    pub log_level: u32,
+    pub log_level: u8,
+    /// Its sockets are other programs' own.
+    pub adopted: bool,
+    /// A program of somebody else was detached to make room.
+    pub replaced: bool,
 }
 
 /// Why a pinned record is no group of ours.
@@ -81,6 +85,9 @@ impl From<Group> for GroupRecord {
             agent_start: group.agent.start,
             agent_pid: group.agent.pid,
             log_level: group.log_level,
+            adopted: group.adopted.into(),
+            replaced: group.replaced.into(),
+            reserved: 0,
             address: octets,
             scope,
             port: address.port(),
@@ -111,6 +118,8 @@ impl TryFrom<GroupRecord> for Group {
                 .ok_or(ForeignRecord::Damaged("unknown policy"))?,
             agent: Identity { pid: record.agent_pid, start: record.agent_start },
             log_level: record.log_level,
+            adopted: record.adopted != 0,
+            replaced: record.replaced != 0,
         })
     }
 }
@@ -135,7 +144,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_group_survives_its_record(
-            ip: IpAddr, port: u16, netns: u64, udp: bool, pid: u32, start: u64, log_level: u32,
+            ip: IpAddr, port: u16, netns: u64, udp: bool, pid: u32, start: u64, log_level: u8,
+            adopted: bool, replaced: bool,
             policy in prop::sample::select(Policy::value_variants()),
         ) {
             let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
@@ -144,6 +154,8 @@ mod tests {
                 policy,
                 agent: Identity { pid, start },
                 log_level,
+                adopted,
+                replaced,
             };
             prop_assert_eq!(Group::try_from(GroupRecord::from(group)), Ok(group));
         }

@@ -8,6 +8,7 @@
 //! | words, checked | [`address`], [`weight`], [`policy`], [`group`], [`patience`] |
 //! | the groups of this machine, whoever serves them | [`discovery`], [`listing`] |
 //! | sockets and processes | [`socket`], [`process`], [`handover`], [`supervisor`], [`worker`] |
+//! | servers that somebody else started | [`attachment`] |
 //! | which slot at which position, and who is left out (pure) | [`mod@table`], [`drain`] |
 //! | maps, programs, pins | [`steering`], the only one that uses aya |
 //! | what is known of a group (pure) | [`snapshot`] |
@@ -17,6 +18,7 @@
 //! ARCHITECTURE.md says why it is like this.
 
 pub mod address;
+pub mod attachment;
 pub mod cli;
 pub mod commands;
 pub mod compare;

@@ -22,6 +22,9 @@ pub struct Snapshot {
     /// that the total never shrinks.
     #[serde(skip)]
     pub left: Vec<MemberInfo>,
+    /// Its workers are other programs' own, and count nothing for us.
+    #[serde(skip)]
+    pub adopted: bool,
 }
 
 /// Who a group is.
@@ -113,6 +116,14 @@ impl Snapshot {
         sum(&self.left)
     }
 
+    /// What is chosen for.
+    pub fn unit(&self) -> &'static str {
+        match self.group.protocol {
+            Protocol::Tcp => "connections",
+            Protocol::Udp => "datagrams",
+        }
+    }
+
     /// Connections as shown to people: chosen by the program, or, where none is attached, accepted
     /// by the built-in workers.
     pub fn connections(&self, tally: Tally) -> u64 {
@@ -164,6 +175,7 @@ pub(crate) mod tests {
             fallback: 0,
             errors: 0,
             left: vec![member(2, 4713, 2, MemberState::Left, 50, 0)],
+            adopted: false,
         }
     }
 

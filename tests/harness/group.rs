@@ -39,9 +39,11 @@ impl TestGroup {
             policy,
             agent: Identity { pid: 0, start: 0 },
             log_level: 0,
+            adopted: false,
+            replaced: false,
         };
         let store = Store::prepare(host.bpffs()).unwrap();
-        let (mut steering, _) = Steering::create(&store, "test", &group).unwrap();
+        let (mut steering, _) = Steering::create(&store, "test", &group, |_| Ok(())).unwrap();
         let mut sockets = Vec::new();
         let mut first = Some(first);
         for &weight in weights {

@@ -99,6 +99,11 @@ impl Host {
     pub fn run(&self, args: &[&str]) -> Running {
         Running::start(self.balancer(&[&["run"], args].concat()))
     }
+
+    /// Starts `balancer attach` and waits until it steers.
+    pub fn attach(&self, args: &[&str]) -> Running {
+        Running::attach(self.balancer(&[&["attach"], args].concat()))
+    }
 }
 
 /// The binary under test: `cargo xtask test` says which, and builds it.

@@ -11,5 +11,7 @@ pub mod client;
 pub mod group;
 pub mod host;
 pub mod running;
+pub mod servers;
+pub mod sockets;
 
 pub use self::{client::Answer, group::TestGroup, host::Host, running::Running};

@@ -1,4 +1,4 @@
-//! A running `balancer run`: what it prints, and how it ends.
+//! A running `balancer run` or `attach`: what it prints, and how it ends.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -40,8 +40,25 @@ pub struct Ended {
 }
 
 impl Running {
-    /// Starts, and waits until it says where it listens.
-    pub fn start(mut command: Command) -> Self {
+    /// Starts `run`, and waits until it says where it listens.
+    pub fn start(command: Command) -> Self {
+        let mut running = Self::spawn(command);
+        let line = running.wait_for("listening on ");
+        let (_, rest) = line.split_once("listening on ").expect("an address");
+        let (address, _) = rest.split_once(',').expect("an address");
+        running.address = address.parse().expect("an address");
+        running.workers = running.seen.iter().filter_map(|line| worker_pid(line)).collect();
+        running
+    }
+
+    /// Starts `attach`, and waits until it steers.
+    pub fn attach(command: Command) -> Self {
+        let mut running = Self::spawn(command);
+        running.wait_for("steering ");
+        running
+    }
+
+    fn spawn(mut command: Command) -> Self {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("balancer starts");
         let (sender, lines) = channel();
@@ -57,13 +74,7 @@ impl Running {
         });
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
         let errors = Some(errors);
-        let mut running = Self { child, lines, seen: Vec::new(), errors, address, workers: vec![] };
-        let line = running.wait_for("listening on ");
-        let (_, rest) = line.split_once("listening on ").expect("an address");
-        let (address, _) = rest.split_once(',').expect("an address");
-        running.address = address.parse().expect("an address");
-        running.workers = running.seen.iter().filter_map(|line| worker_pid(line)).collect();
-        running
+        Self { child, lines, seen: Vec::new(), errors, address, workers: vec![] }
     }
 
     /// Where it listens.

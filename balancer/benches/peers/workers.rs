@@ -55,9 +55,11 @@ impl Workers {
             policy: Policy::Kernel,
             agent: Identity::of(process::id()).context("cannot read /proc/self/stat")?,
             log_level: 0,
+            adopted: false,
+            replaced: false,
         };
         let store = Store::prepare(Path::new(DEFAULT_BPFFS))?;
-        let (mut steering, _logs) = Steering::create(&store, GROUP, &group)?;
+        let (mut steering, _logs) = Steering::create(&store, GROUP, &group, |_| Ok(()))?;
         for _ in 0..WORKERS {
             let socket = listen(address)?;
             let slot = steering.seat(socket.as_fd(), Weight::default())?;

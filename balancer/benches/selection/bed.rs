@@ -85,9 +85,11 @@ impl Bed {
             policy: Policy::Kernel,
             agent: ourselves,
             log_level: 0,
+            adopted: false,
+            replaced: false,
         };
         let store = Store::prepare(Path::new(DEFAULT_BPFFS))?;
-        let (mut steering, _logs) = Steering::create(&store, GROUP, &group)?;
+        let (mut steering, _logs) = Steering::create(&store, GROUP, &group, |_| Ok(()))?;
         for (listener, weight) in listeners.iter().zip(WEIGHTS) {
             listener.set_nonblocking(true).context("cannot set O_NONBLOCK")?;
             socket::listen(listener, address)?;

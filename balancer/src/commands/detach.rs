@@ -1,26 +1,71 @@
 //! `balancer detach`: gives a group back to the kernel's hash.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
-    cli::GroupArgs,
+    address::ServedAddress,
+    cli::DetachArgs,
     commands::{open_group, vanished},
-    drain, privilege,
+    drain,
+    group::Group,
+    privilege,
     render::say,
-    steering::Store,
+    steering::{Steering, Store},
 };
 
 /// Detaches the program and removes the pins; the workers go on.
-pub fn detach(args: &GroupArgs, store: &Store) -> Result<()> {
+pub fn detach(args: &DetachArgs, store: &Store) -> Result<()> {
     privilege::require()?;
-    let steering = open_group(store, args)?;
+    let steering = match args.address {
+        Some(address) => open_at(store, address)?,
+        None => open_group(store, &args.group)?,
+    };
     let name = steering.name().to_owned();
     let lock = steering.lock()?.ok_or_else(|| vanished(&steering))?;
+    let group = steering.group()?;
     let drained = drain::drained(&steering.snapshot()?.members);
     steering.take_down(store)?;
     drop(lock);
     for pid in drained {
         tracing::warn!("PID {pid} was drained; the kernel's hash gives it new connections again");
     }
-    say(format_args!("{name}: given back to the kernel's hash; its workers go on"))
+    say(format_args!("{name}: given back to the kernel's hash; its workers go on{}", more(&group)))
+}
+
+fn more(group: &Group) -> String {
+    let mut more = String::new();
+    let pid = group.agent.pid;
+    if group.adopted && group.agent.is_alive() {
+        more.push_str(&format!("; balancer PID {pid}, which watched over it, ends"));
+    }
+    if group.replaced {
+        more.push_str(
+            "\nthe program that `attach --replace` took off it cannot be put back; its owner can",
+        );
+    }
+    more
+}
+
+/// Opens the only group at an address, in whichever network namespace.
+fn open_at(store: &Store, address: ServedAddress) -> Result<Steering> {
+    let mut there = Vec::new();
+    for name in store.names()? {
+        let opened = Steering::open(store, &name).and_then(|s| Ok((s.group()?.identity, s)));
+        match opened {
+            Ok((identity, steering)) if address.matches(identity.address) => {
+                there.push((identity, steering));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("{error:#}; whether it is at {address} is not known"),
+        }
+    }
+    if there.len() > 1 {
+        let names: Vec<String> =
+            there.iter().map(|(identity, s)| format!("{} ({identity})", s.name())).collect();
+        bail!("several groups are at {address}: name one with --group: {}", names.join(", "));
+    }
+    match there.pop() {
+        Some((_, steering)) => Ok(steering),
+        None => bail!("no group at {address} is steered; `balancer groups` shows which are"),
+    }
 }

@@ -82,7 +82,8 @@ fn btf(there: bool) -> Finding {
         Fine("/sys/kernel/btf/vmlinux".to_owned())
     } else {
         Optional {
-            what: "the kernel does not describe its types, which load-aware policies need"
+            what: "the kernel does not describe its types, which load-aware policies need, and `attach` \
+                   to be told of new servers"
                 .to_owned(),
             mend: "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distributions' are"
                 .to_owned(),
@@ -117,10 +118,12 @@ fn held(capability: CapabilitySet, purpose: &str) -> Finding {
 
 fn perfmon(held: bool) -> Finding {
     if held {
-        Fine("held, to read kernel memory for load-aware policies".to_owned())
+        Fine("held, for load-aware policies, and for `attach` to be told of new servers".to_owned())
     } else {
         Optional {
-            what: "not held, which load-aware policies need".to_owned(),
+            what:
+                "not held, which load-aware policies need, and `attach` to be told of new servers"
+                    .to_owned(),
             mend: "sudo balancer …".to_owned(),
         }
     }

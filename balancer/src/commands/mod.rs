@@ -1,5 +1,7 @@
 //! The verbs, a file each: from parsed arguments to what is done and printed.
 
+mod attach;
+mod claim;
 mod compare;
 mod detach;
 mod doctor;
@@ -30,6 +32,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     let store = Store::at(&cli.bpffs);
     match cli.verb {
         Verb::Run(args) => run::run(args, &cli.bpffs, cli.log_level)?,
+        Verb::Attach(args) => attach::attach(&args, &cli.bpffs, cli.log_level)?,
         Verb::Status(args) => status::status(&args, &store)?,
         Verb::Groups(args) => groups::groups(&args, &store)?,
         Verb::Policy(args) => policy::policy(&args, &store)?,
@@ -52,17 +55,19 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+const MAKES_ONE: &str = "`balancer run` or `balancer attach` makes one";
+
 /// Opens the group that is meant: the one named, or the only one.
 fn open_group(store: &Store, args: &GroupArgs) -> Result<Steering> {
     let names = store.names()?;
     let name = match (&args.group, names.as_slice()) {
         (Some(name), _) if names.contains(name) => name,
         (Some(name), []) => {
-            bail!("there is no group {name}, nor any other; `balancer run` makes one")
+            bail!("there is no group {name}, nor any other; {MAKES_ONE}")
         }
         (Some(name), _) => bail!("there is no group {name}; there are: {}", names.join(", ")),
         (None, [only]) => only,
-        (None, []) => bail!("no group is steered; `balancer run` makes one"),
+        (None, []) => bail!("no group is steered; {MAKES_ONE}"),
         (None, _) => {
             bail!("there are several groups: name one with --group ({})", names.join(", "))
         }

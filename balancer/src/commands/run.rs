@@ -11,14 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     address,
     cli::{LogLevel, RunArgs},
+    commands::claim,
     console::Console,
     error::UsageError,
     group::{Group, GroupIdentity, Protocol, own_netns},
     kernel, privilege,
     process::Identity,
-    render,
-    snapshot::MemberState,
-    socket,
+    render, socket,
     steering::{LOG_DEBUG, Steering, Store, forward_logs},
     supervisor::{Job, Notice, Seats, Supervisor, WorkerPlan},
     weight::Weight,
@@ -58,7 +57,7 @@ impl Plan {
             }
         };
         if let Some(name) = &args.name {
-            check_name(name)?;
+            claim::check_name(name)?;
         }
         Ok(Self { address: args.listen.0, weights, name: args.name.clone(), job: job(args)? })
     }
@@ -83,25 +82,17 @@ fn job(args: &RunArgs) -> Result<Job> {
     Ok(Job::SelfBind { command, within: args.bind_timeout.0 })
 }
 
-/// A name is a directory on bpffs, which takes no dots.
-fn check_name(name: &str) -> Result<()> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
-        return Err(UsageError::new(format_args!(
-            "`{name}` cannot be a group's name; use 1 to 64 of a-z, A-Z, 0-9, - and _"
-        ))
-        .into());
-    }
-    Ok(())
-}
-
 /// Runs until SIGINT or SIGTERM.
 pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
     let plan = Plan::from_args(&args)?;
     kernel::require(kernel::release())?;
     privilege::require()?;
     let store = Store::prepare(bpffs)?;
-    refuse_conflicts(&store, plan.address)?;
+    let identity = |address| -> Result<_> {
+        Ok(GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address })
+    };
+    claim::refuse_steered(&store, &identity(plan.address)?)?;
+    refuse_served(plan.address)?;
 
     let (first, address) = if plan.job.binds() {
         (None, plan.address)
@@ -110,21 +101,23 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
         let address = first.local_addr()?.as_socket().context("a TCP socket has no address")?;
         (Some(first), address)
     };
-    let name = plan.name.unwrap_or_else(|| address::default_name(address));
-    refuse_taken_name(&store, &name)?;
+    let name = plan.name.unwrap_or_else(|| address::default_name(Protocol::Tcp, address));
+    claim::refuse_taken_name(&store, &name)?;
     let agent = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
     let group = Group {
-        identity: GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address },
+        identity: identity(address)?,
         policy: args.policy,
         agent,
         log_level: if log_level == LogLevel::Debug { LOG_DEBUG } else { 0 },
+        adopted: false,
+        replaced: false,
     };
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let (steering, logs) = Steering::create(&store, &name, &group)?;
+    let (steering, logs) = Steering::create(&store, &name, &group, |_| Ok(()))?;
     let outcome = runtime.block_on(async {
         if group.log_level >= LOG_DEBUG {
             tokio::spawn(forward_logs(logs));
@@ -214,69 +207,18 @@ fn listening(name: &str, workers: usize, group: &Group) -> String {
     format!("listening on {address}, policy {policy}, {workers} workers, group {name}")
 }
 
-/// Refuses an address that is steered, or that a server shares already: its sockets would be in
-/// the group and get nothing.
-fn refuse_conflicts(store: &Store, address: SocketAddr) -> Result<()> {
-    let netns = own_netns()?;
-    for name in store.names()? {
-        let Ok(steering) = Steering::open(store, &name) else { continue };
-        let Ok(group) = steering.group() else { continue };
-        let same = group.identity.netns == netns && group.identity.address == address;
-        if !same {
-            continue;
-        }
-        let living = living_workers(&steering)?;
-        if living.is_empty() && !group.agent.is_alive() {
-            tracing::info!("removing what an earlier run left of the group {name}");
-            store.remove(&name)?;
-            continue;
-        }
-        return Err(steered_already(&name, &group, &living));
-    }
+/// Refuses an address that a server shares already: its sockets would be in the group and get
+/// nothing.
+fn refuse_served(address: SocketAddr) -> Result<()> {
     match socket::listeners(address.port()).into_iter().find(|entry| entry.local_address == address)
     {
         None => Ok(()),
         Some(entry) => Err(anyhow!(
-            "{address} is served already{}; stop that server or choose another --listen",
+            "{address} is served already{}; steer it with `balancer attach {address}`, stop that \
+             server, or choose another --listen",
             socket::describe_holders(entry.inode)
         )),
     }
-}
-
-fn living_workers(steering: &Steering) -> Result<Vec<String>> {
-    let members = steering.snapshot()?.members;
-    let living = members.into_iter().filter(|member| member.state != MemberState::Dead);
-    Ok(living.map(|member| member.pid.to_string()).collect())
-}
-
-fn steered_already(name: &str, group: &Group, living: &[String]) -> anyhow::Error {
-    let address = group.identity.address;
-    let workers = living.join(" ");
-    let policy = group.policy.name();
-    let pid = group.agent.pid;
-    if group.agent.is_alive() {
-        anyhow!(
-            "{address} is steered already: group {name}, policy {policy}, workers {workers}, run by \
-             balancer PID {pid}; stop it with `kill {pid}`, or choose another --listen"
-        )
-    } else {
-        anyhow!(
-            "{address} is steered already: group {name}, policy {policy}, workers {workers}, left by \
-             balancer PID {pid}, which is gone; take it down with \
-             `balancer detach --group {name} && kill {workers}`, or choose another --listen"
-        )
-    }
-}
-
-fn refuse_taken_name(store: &Store, name: &str) -> Result<()> {
-    if !store.names()?.iter().any(|taken| taken == name) {
-        return Ok(());
-    }
-    let owner = match Steering::open(store, name).and_then(|steering| steering.group()) {
-        Ok(group) => format!("that steers {}", group.identity),
-        Err(error) => format!("that cannot be read ({error:#})"),
-    };
-    bail!("there is a group {name} already, {owner}; choose another name with --name")
 }
 
 #[cfg(test)]
@@ -317,12 +259,5 @@ mod tests {
             let message = refusal(&["--workers", workers]);
             assert!(message.contains(workers) && message.contains("1 to 1024"), "{message}");
         }
-    }
-
-    #[test]
-    fn a_name_that_bpffs_would_refuse_is_refused_first() {
-        assert!(refusal(&["--name", "a.b"]).contains("`a.b`"));
-        assert!(refusal(&["--name", "../x"]).contains("`../x`"));
-        assert!(plan(&["--name", "web_1-a"]).is_ok());
     }
 }

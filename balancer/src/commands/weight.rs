@@ -19,18 +19,23 @@ pub fn weight(args: &WeightArgs, store: &Store) -> Result<()> {
     let members = steering.members()?;
     let mut changes = Vec::new();
     for change in &args.weights {
-        let Some(member) = members.iter().find(|member| member.worker.pid == change.pid) else {
+        let of_process = |member: &&Member| member.worker.pid == change.pid;
+        // A server that was attached may have several.
+        let slots: Vec<u32> = members.iter().filter(of_process).map(|m| m.slot).collect();
+        if slots.is_empty() {
             bail!(
                 "PID {} is no worker of the group {}; its workers are {}",
                 change.pid,
                 steering.name(),
                 pids(&members)
             );
-        };
-        changes.push((member.slot, change));
+        }
+        changes.push((slots, change));
     }
-    for (slot, change) in changes {
-        steering.set_weight(slot, change.weight)?;
+    for (slots, change) in changes {
+        for slot in slots {
+            steering.set_weight(slot, change.weight)?;
+        }
         say(format_args!(
             "{}: weight of PID {} is {}",
             steering.name(),

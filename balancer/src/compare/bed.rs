@@ -199,11 +199,13 @@ fn steered(bpffs: &Path) -> Result<(Seats, SocketAddr)> {
         policy: Policy::Kernel,
         agent: Identity::of(std::process::id()).context("cannot read /proc/self/stat")?,
         log_level: 0,
+        adopted: false,
+        replaced: false,
     };
     let store = Store::prepare(bpffs)?;
     // Named after the port, so that what an earlier bed left is in nobody's way.
-    let name = crate::address::default_name(address);
-    let (steering, _) = Steering::create(&store, &name, &group)?;
+    let name = crate::address::default_name(Protocol::Tcp, address);
+    let (steering, _) = Steering::create(&store, &name, &group, |_| Ok(()))?;
     let steering = Box::new(steering);
     Ok((Seats::Steered { steering, address, first: Some(first) }, address))
 }

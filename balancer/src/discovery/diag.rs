@@ -27,7 +27,7 @@ const INET_ULP_INFO_NAME: u16 = 1;
 
 /// What the kernel goes by when it puts sockets into one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub protocol: Protocol,
     pub address: SocketAddr,
     pub v6only: bool,
@@ -37,12 +37,13 @@ pub(super) struct Place {
 
 /// A socket that takes what comes to its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct BoundSocket {
-    pub place: Place,
-    pub inode: u64,
+pub struct BoundSocket {
+    pub(crate) place: Place,
+    pub(crate) inode: u64,
+    /// The kernel's own name for it, never used twice.
     pub cookie: u64,
-    pub queue: u32,
-    pub mptcp: bool,
+    pub(crate) queue: u32,
+    pub(crate) mptcp: bool,
 }
 
 /// A TCP connection, as its server has it.
@@ -91,6 +92,16 @@ pub(super) fn sockets_on(protocol: Protocol, port: u16) -> io::Result<Vec<BoundS
     dump(&socket, &Query::bound(protocol, port), |response| {
         sockets.push(bound_socket(&socket, protocol, response));
     })?;
+    Ok(sockets)
+}
+
+/// Those of one place; what the kernel looks through is its port.
+///
+/// # Errors
+/// As [`sockets`].
+pub(super) fn sockets_at(place: &Place) -> io::Result<Vec<BoundSocket>> {
+    let mut sockets = sockets_on(place.protocol, place.address.port())?;
+    sockets.retain(|socket| socket.place == *place);
     Ok(sockets)
 }
 

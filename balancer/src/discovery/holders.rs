@@ -24,9 +24,19 @@ pub(super) struct Holders(HashMap<u64, Vec<HeldBy>>);
 impl Holders {
     /// The holders of these sockets, as far as we may see them.
     pub fn of(inodes: impl Iterator<Item = u64>) -> Self {
+        Self::among(procfs::process::all_processes().into_iter().flatten().flatten(), inodes)
+    }
+
+    /// Those of them that are among these processes, any of which may have ended.
+    pub fn among_pids(pids: &[u32], inodes: impl Iterator<Item = u64>) -> Self {
+        let pids = pids.iter().filter_map(|&pid| i32::try_from(pid).ok());
+        Self::among(pids.filter_map(|pid| Process::new(pid).ok()), inodes)
+    }
+
+    fn among(processes: impl Iterator<Item = Process>, inodes: impl Iterator<Item = u64>) -> Self {
         let wanted: HashSet<u64> = inodes.collect();
         let mut holders = Self::default();
-        for process in procfs::process::all_processes().into_iter().flatten().flatten() {
+        for process in processes {
             // It may end at any moment; then it holds nothing.
             holders.add(&process, &wanted);
         }

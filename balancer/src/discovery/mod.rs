@@ -10,6 +10,7 @@
 //! | the socket that a process bound for itself | `bound` |
 //! | a process and its descendants, and what they have open | `family` |
 //! | what is left of a drained worker's connections | `remaining` |
+//! | one group again and again, and who stands beside it | `lookout` |
 
 mod bound;
 mod choice;
@@ -17,6 +18,7 @@ mod diag;
 mod family;
 mod grouping;
 mod holders;
+mod lookout;
 pub mod netns;
 mod remaining;
 
@@ -24,14 +26,13 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use socket2::SockRef;
 
+use self::holders::{HeldBy, Holders};
 pub use self::{
     bound::{Bound, NotBound, bound_by},
+    diag::BoundSocket,
+    lookout::{Bystander, Lookout, bystanders},
     netns::{Netns, NetnsArgument},
     remaining::{Arriving, Drained, Remaining, arriving, remaining},
-};
-use self::{
-    diag::BoundSocket,
-    holders::{HeldBy, Holders},
 };
 use crate::{
     group::GroupIdentity,
@@ -216,5 +217,18 @@ fn found_socket(socket: &BoundSocket, holders: &[HeldBy]) -> FoundSocket {
         } else {
             holders.is_empty().then_some(Problem::Unseen)
         },
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{BoundSocket, diag::Place};
+    use crate::group::Protocol;
+
+    /// A listener of that cookie.
+    pub fn bound(cookie: u64) -> BoundSocket {
+        let address = "127.0.0.1:80".parse().unwrap();
+        let place = Place { protocol: Protocol::Tcp, address, v6only: false, device: None, uid: 0 };
+        BoundSocket { place, inode: cookie, cookie, queue: 0, mptcp: false }
     }
 }

@@ -76,11 +76,12 @@ fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, rates: &Rates) {
         Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(frame.area());
     let total = snapshot.connections(snapshot.total());
     let title = format!(
-        "{}  {}/{}  {}  {total} connections  {:.0}/s  {} left to the kernel  {} errors",
+        "{}  {}/{}  {}  {total} {}  {:.0}/s  {} left to the kernel  {} errors",
         snapshot.group.name,
         snapshot.group.protocol,
         snapshot.group.address,
         snapshot.policy.name(),
+        snapshot.unit(),
         rates.total,
         snapshot.fallback,
         snapshot.errors
@@ -103,7 +104,8 @@ fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, rates: &Rates) {
         .style(style(member.state))
     });
     let widths = [5, 8, 6, 8, 11, 8 + BAR_WIDTH, 9].map(Constraint::Length);
-    let header = [" SLOT", "     PID", "WEIGHT", "STATE", "CONNECTIONS", "SHARE", "     RATE"];
+    let unit = format!("{:>11}", snapshot.unit().to_uppercase());
+    let header = [" SLOT", "     PID", "WEIGHT", "STATE", &unit, "SHARE", "     RATE"];
     let table = Table::new(rows, widths).header(Row::new(header).style(Modifier::DIM));
     frame.render_widget(table, rest);
 }

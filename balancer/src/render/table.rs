@@ -4,7 +4,6 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::snapshot::{MemberInfo, MemberState, Snapshot, Tally, percent};
 
-const HEADER: [&str; 7] = ["SLOT", "PID", "WEIGHT", "STATE", "CONNECTIONS", "SHARE", "MIGRATED"];
 const STATE: usize = 3;
 
 /// A group as it is: a row a member, and one for all that have left.
@@ -50,7 +49,9 @@ fn row(snapshot: &Snapshot, member: &MemberInfo, whole: u64) -> [String; 7] {
 
 fn page(snapshot: &Snapshot, rows: Vec<[String; 7]>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(HEADER).add_rows(rows);
+    let unit = snapshot.unit().to_uppercase();
+    let header = ["SLOT", "PID", "WEIGHT", "STATE", &unit, "SHARE", "MIGRATED"];
+    table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
     for (index, column) in table.column_iter_mut().enumerate() {
         let left = index == STATE;
         column.set_cell_alignment(if left { CellAlignment::Left } else { CellAlignment::Right });
@@ -69,12 +70,16 @@ fn page(snapshot: &Snapshot, rows: Vec<[String; 7]>) -> String {
 
 fn misses(snapshot: &Snapshot) -> String {
     let total = snapshot.connections(snapshot.total());
+    let unit = snapshot.unit();
     match snapshot.policy.program() {
+        None if snapshot.adopted => {
+            "no program: the kernel's hash chooses, and nobody counts".to_owned()
+        }
         None => {
             format!("{total} connections; no program: the kernel's hash chose, workers counted")
         }
         Some(_) => format!(
-            "{total} connections; {} left to the kernel's hash; {} errors",
+            "{total} {unit}; {} left to the kernel's hash; {} errors",
             snapshot.fallback, snapshot.errors
         ),
     }
@@ -105,6 +110,20 @@ tcp-8080  tcp/127.0.0.1:8080  weighted
         let pids: Vec<&str> =
             text.lines().skip(2).filter_map(|line| line.split_whitespace().nth(1)).collect();
         assert_eq!(pids[..4], ["4711", "4712", "4713", "4720"], "{text}");
+    }
+
+    #[test]
+    fn of_a_udp_group_datagrams_are_counted() {
+        let mut snapshot = example();
+        snapshot.group.protocol = crate::group::Protocol::Udp;
+        let text = status(&snapshot);
+        assert!(text.contains(" DATAGRAMS ") && text.contains("1000 datagrams;"), "{text}");
+    }
+
+    #[test]
+    fn workers_of_others_count_nothing_without_a_program() {
+        let snapshot = Snapshot { policy: Policy::Kernel, adopted: true, ..example() };
+        assert!(status(&snapshot).ends_with("nobody counts"));
     }
 
     #[test]

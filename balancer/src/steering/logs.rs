@@ -11,7 +11,7 @@ use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// The level at which programs log every choice.
-pub const DEBUG: u32 = aya_log::Level::Debug as u32;
+pub const DEBUG: u8 = aya_log::Level::Debug as u8;
 
 /// A reader of the ring buffer, for one process a group.
 pub struct Logs(EbpfLogger<&'static dyn log::Log>);

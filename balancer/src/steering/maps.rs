@@ -1,6 +1,7 @@
 //! Typed access to a group's pinned maps.
 
 use std::{
+    io,
     os::fd::{AsRawFd as _, BorrowedFd},
     path::Path,
 };
@@ -97,6 +98,18 @@ impl Maps {
                  speak TCP or UDP, and be in no other socket array)"
             )
         })
+    }
+
+    /// Takes the socket out of a slot, which may be empty.
+    pub fn clear_socket(&mut self, slot: u32) -> Result<()> {
+        match self.sockets.remove(&slot) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() != io::ErrorKind::NotFound =>
+            {
+                Err(error).context("cannot take a socket out of the socket array")
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn members(&self) -> Result<MemberRecords> {

@@ -3,6 +3,8 @@
 //! All state is in pinned maps, so a [`Steering`] is opened by any process that may, does its work
 //! under [`Steering::lock`], and is dropped again; nothing is cached between two calls.
 
+mod attachment;
+mod listens;
 mod logs;
 mod maps;
 mod object;
@@ -10,20 +12,17 @@ mod stats;
 mod store;
 
 use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::programs::{
-    ProgramError, SkReuseport, SkReuseportError, sk_reuseport::SkReuseportAttachType,
-};
 use balancer_ebpf::record::{MemberRecord, MemberRecords, SlotState};
 use socket2::SockRef;
 
 use self::maps::Maps;
 pub use self::{
+    listens::Listens,
     logs::{DEBUG as LOG_DEBUG, Logs, forward as forward_logs},
     maps::WorkerMaps,
     object::bytes as object_bytes,
@@ -33,7 +32,7 @@ pub use self::{
 use crate::{
     group::Group,
     policy::Policy,
-    process::{self, Identity},
+    process::Identity,
     snapshot::{GroupInfo, MemberInfo, MemberState, Snapshot},
     table::{Entry, Table},
     weight::Weight,
@@ -52,24 +51,34 @@ pub struct Member {
     pub state: SlotState,
     /// The kernel's own name for its socket, never used twice.
     pub cookie: u64,
-    inode: u64,
+    /// Its socket's inode, as `/proc/PID/fd` shows it.
+    pub inode: u64,
 }
 
 /// A group's steering.
 pub struct Steering {
     name: String,
     directory: PathBuf,
-    maps: Maps,
+    /// The directory's inode: a group of the same name that comes later has another.
+    inode: u64,
+    maps: Box<Maps>,
 }
 
 impl Steering {
-    /// Loads maps and the policy's program, and pins them. Nothing is attached yet.
+    /// Loads maps and the policy's program, lets `fill` seat who is there already, and pins it all
+    /// in one step. Nothing is attached yet.
     ///
     /// # Errors
-    /// Where the kernel refuses a map or the program, or the name is taken. Nothing stays pinned.
-    pub fn create(store: &Store, name: &str, group: &Group) -> Result<(Self, Logs)> {
+    /// Where the kernel refuses a map or the program, `fill` fails, or the name is taken. Nothing
+    /// stays pinned.
+    pub fn create(
+        store: &Store,
+        name: &str,
+        group: &Group,
+        fill: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<(Self, Logs)> {
         let unfinished = store.begin()?;
-        let created = Self::create_in(&unfinished, group)
+        let created = Self::create_in(&unfinished, name, group, fill)
             .and_then(|logs| Ok((store.publish(&unfinished, name)?, logs)));
         match created {
             Ok((directory, logs)) => Ok((Self::open_directory(name, directory)?, logs)),
@@ -80,10 +89,16 @@ impl Steering {
         }
     }
 
-    fn create_in(directory: &Path, group: &Group) -> Result<Logs> {
+    fn create_in(
+        directory: &Path,
+        name: &str,
+        group: &Group,
+        fill: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<Logs> {
         let mut ebpf = object::load_maps(directory, group.log_level)?;
         object::load_program(&mut ebpf, group.policy, directory)?;
         Maps::open(directory)?.set_group(group)?;
+        fill(&mut Self::open_directory(name, directory.to_owned())?)?;
         Logs::open(&mut ebpf)
     }
 
@@ -96,8 +111,9 @@ impl Steering {
     }
 
     fn open_directory(name: &str, directory: PathBuf) -> Result<Self> {
-        let maps = Maps::open(&directory)?;
-        Ok(Self { name: name.to_owned(), directory, maps })
+        let maps = Box::new(Maps::open(&directory)?);
+        let inode = store::inode(&directory)?;
+        Ok(Self { name: name.to_owned(), directory, inode, maps })
     }
 
     /// The group's name.
@@ -121,7 +137,7 @@ impl Steering {
     /// # Errors
     /// Where the pins are there and cannot be locked.
     pub fn lock(&self) -> Result<Option<Lock>> {
-        store::lock(&self.directory)
+        store::lock(&self.directory, self.inode)
     }
 
     /// The slots that somebody has.
@@ -203,6 +219,16 @@ impl Steering {
         self.maps.set_members(&records)
     }
 
+    /// Takes a member out of its slot; takes effect with [`Steering::publish`]. Its socket leaves
+    /// the array too, or it could never be seated again.
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn vacate(&mut self, slot: u32) -> Result<()> {
+        self.maps.clear_socket(slot)?;
+        self.set_state(slot, SlotState::Vacant)
+    }
+
     /// Builds the table of the live members and switches to it. When this returns, no choice that
     /// was made by the table before is under way any more.
     ///
@@ -234,8 +260,8 @@ impl Steering {
         let socket = self.borrow_any_socket()?;
         if socket.is_none() && self.has_sockets()? {
             bail!(
-                "the group {} has sockets, but none of its workers has them any more, so its \
-                 program cannot be changed; stop who holds them",
+                "the group {} has sockets, but nobody is seen to hold them, so its program cannot \
+                 be changed; run this as root, in the PID namespace of its workers",
                 self.name
             );
         }
@@ -250,6 +276,14 @@ impl Steering {
         attached
     }
 
+    /// Whether a member's socket is still in its slot.
+    ///
+    /// # Errors
+    /// Where a map cannot be read.
+    pub fn is_seated(&self, member: &Member) -> Result<bool> {
+        Ok(self.maps.socket(member.slot)? == Some(member.cookie))
+    }
+
     /// Whether any member has a socket, so that the kernel's group exists.
     ///
     /// # Errors
@@ -261,66 +295,6 @@ impl Steering {
             }
         }
         Ok(false)
-    }
-
-    /// Attaches the group's policy through one of its sockets; or through one that is bound and
-    /// does not listen yet, provided it will be the group's first.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub fn attach(&self, socket: BorrowedFd<'_>) -> Result<()> {
-        let policy = self.group()?.policy;
-        let Some(name) = policy.program() else { return detach(socket) };
-        let program = SkReuseport::from_pin(
-            self.directory.join(name),
-            SkReuseportAttachType::SelectOrMigrate,
-        )
-        .with_context(|| format!("cannot open the program {name} of {}", self.name))?;
-        program
-            .attach(socket)
-            .with_context(|| format!("cannot attach the policy {}", policy.name()))
-    }
-
-    /// A duplicate of a living member's socket; `None` where no member lives, so that the kernel's
-    /// group is gone, and whatever was attached with it.
-    fn borrow_any_socket(&self) -> Result<Option<OwnedFd>> {
-        let mut denied = None;
-        for member in self.members()? {
-            match process::borrow_socket(member.worker, member.inode, member.cookie) {
-                Ok(socket) => return Ok(Some(socket)),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    denied = Some((member.worker.pid, error));
-                }
-                Err(_) => {}
-            }
-        }
-        match denied {
-            None => Ok(None),
-            Some((pid, error)) => Err(error).with_context(|| {
-                format!("cannot borrow the socket of PID {pid} (needs root, or CAP_SYS_PTRACE)")
-            }),
-        }
-    }
-
-    /// Gives the group back to the kernel's hash and removes its pins. The workers go on.
-    ///
-    /// # Errors
-    /// Where the program cannot be detached; then the pins stay.
-    pub fn take_down(mut self, store: &Store) -> Result<()> {
-        self.set_policy(Policy::Kernel)?;
-        store.remove(&self.name)
-    }
-
-    /// Removes a group's pins if they are this agent's: the group may have been given back
-    /// meanwhile, and its name taken by another.
-    ///
-    /// # Errors
-    /// Where a pin cannot be removed.
-    pub fn remove_pins_of(store: &Store, name: &str, agent: Identity) -> Result<()> {
-        match Self::open(store, name).and_then(|pinned| pinned.group()) {
-            Ok(group) if group.agent == agent => store.remove(name),
-            _ => Ok(()),
-        }
     }
 
     /// Everything that is known of the group now.
@@ -355,13 +329,14 @@ impl Steering {
             fallback: misses.fallback,
             errors: misses.errors,
             left,
+            adopted: group.adopted,
         })
     }
 
     fn state_of(&self, member: &Member) -> Result<MemberState> {
         Ok(match member.state {
             SlotState::Vacant => MemberState::Left,
-            _ if self.maps.socket(member.slot)? != Some(member.cookie) => MemberState::Dead,
+            _ if !self.is_seated(member)? => MemberState::Dead,
             SlotState::Draining => MemberState::Draining,
             SlotState::Live => MemberState::Live,
             SlotState::Starting => MemberState::Starting,
@@ -382,12 +357,13 @@ impl From<(u32, MemberRecord)> for Member {
     }
 }
 
-fn detach(socket: BorrowedFd<'_>) -> Result<()> {
-    match SkReuseport::detach(socket) {
-        // Nothing was attached.
-        Err(ProgramError::SkReuseportError(SkReuseportError::SetsockoptError {
-            io_error, ..
-        })) if io_error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.context("cannot detach the program"),
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Somebody in a slot.
+    pub fn member(slot: u32, cookie: u64) -> Member {
+        let state = SlotState::Live as u8;
+        Member::from((slot, MemberRecord { cookie, state, weight: 1, ..MemberRecord::default() }))
     }
 }

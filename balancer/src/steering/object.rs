@@ -38,10 +38,9 @@ pub fn bytes() -> Result<Cow<'static, [u8]>> {
 ///
 /// # Errors
 /// Where the object is none, or the kernel refuses a map.
-pub fn load_maps(directory: &Path, log_level: u32) -> Result<Ebpf> {
-    let level = u8::try_from(log_level).unwrap_or(u8::MAX);
+pub fn load_maps(directory: &Path, log_level: u8) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
-    loader.override_global("AYA_LOG_LEVEL", &level, true);
+    loader.override_global("AYA_LOG_LEVEL", &log_level, true);
     for name in maps::ALL {
         loader.map_pin_path(name, directory.join(name));
     }
@@ -65,7 +64,8 @@ pub fn load_program(ebpf: &mut Ebpf, policy: Policy, directory: &Path) -> Result
         .with_context(|| format!("cannot pin the program {name} under {}", directory.display()))
 }
 
-fn explain(name: &str, error: ProgramError) -> Error {
+/// Why a program could not be loaded, with the verifier's last lines.
+pub fn explain(name: &str, error: ProgramError) -> Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

@@ -140,8 +140,8 @@ impl Store {
 }
 
 /// Waits until nobody else changes the group in that directory, then keeps others from it.
-/// `None` where the directory is gone.
-pub(super) fn lock(directory: &Path) -> Result<Option<Lock>> {
+/// `None` where that directory, by its inode, is gone.
+pub(super) fn lock(directory: &Path, inode: u64) -> Result<Option<Lock>> {
     let locked = match File::open(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.and_then(|file| {
@@ -152,9 +152,15 @@ pub(super) fn lock(directory: &Path) -> Result<Option<Lock>> {
     let file =
         locked.with_context(|| format!("cannot lock the group at {}", directory.display()))?;
     // It may have been given back while we waited, and its name be another's by now.
-    let locked = file.metadata().context("cannot stat the group's directory")?.ino();
-    let there = fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == locked);
-    Ok(there.then_some(Lock(file)))
+    let there = fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == inode);
+    let same = file.metadata().is_ok_and(|metadata| metadata.ino() == inode);
+    Ok((there && same).then_some(Lock(file)))
+}
+
+/// What tells a group's directory from a later one of its name.
+pub(super) fn inode(directory: &Path) -> Result<u64> {
+    let metadata = fs::metadata(directory);
+    Ok(metadata.with_context(|| format!("cannot stat {}", directory.display()))?.ino())
 }
 
 fn remove_directory(path: &Path) -> Result<()> {

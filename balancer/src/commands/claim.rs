@@ -1,0 +1,101 @@
+//! What a new group must not collide with: one that is steered already, or that has its name.
+
+use anyhow::{Result, anyhow, bail};
+
+use crate::{
+    error::UsageError,
+    group::{Group, GroupIdentity},
+    snapshot::MemberState,
+    steering::{Steering, Store},
+};
+
+/// A name is a directory on bpffs, which takes no dots.
+pub fn check_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
+        return Err(UsageError::new(format_args!(
+            "`{name}` cannot be a group's name; use 1 to 64 of a-z, A-Z, 0-9, - and _"
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Refuses a group that is steered; what an earlier command left of it is removed.
+pub fn refuse_steered(store: &Store, identity: &GroupIdentity) -> Result<()> {
+    for name in store.names()? {
+        let Ok(steering) = Steering::open(store, &name) else { continue };
+        let Ok(group) = steering.group() else { continue };
+        if group.identity != *identity {
+            continue;
+        }
+        let living = living_workers(&steering)?;
+        if living.is_empty() && !group.agent.is_alive() {
+            tracing::info!("removing what is left of the group {name}");
+            store.remove(&name)?;
+            continue;
+        }
+        return Err(steered_already(&name, &group, &living));
+    }
+    Ok(())
+}
+
+/// Refuses a name that another group has.
+pub fn refuse_taken_name(store: &Store, name: &str) -> Result<()> {
+    if !store.names()?.iter().any(|taken| taken == name) {
+        return Ok(());
+    }
+    let owner = match Steering::open(store, name).and_then(|steering| steering.group()) {
+        Ok(group) => format!("that steers {}", group.identity),
+        Err(error) => format!("that cannot be read ({error:#})"),
+    };
+    bail!("there is a group {name} already, {owner}; choose another name with --name")
+}
+
+fn living_workers(steering: &Steering) -> Result<Vec<String>> {
+    let members = steering.snapshot()?.members;
+    let living = members.into_iter().filter(|member| member.state != MemberState::Dead);
+    Ok(living.map(|member| member.pid.to_string()).collect())
+}
+
+fn steered_already(name: &str, group: &Group, living: &[String]) -> anyhow::Error {
+    let address = group.identity.address;
+    let workers = living.join(" ");
+    let policy = group.policy.name();
+    let pid = group.agent.pid;
+    let detach = format!("balancer detach --group {name}");
+    let (by, remedy) = match (group.agent.is_alive(), group.adopted) {
+        (true, false) => {
+            (format!("run by balancer PID {pid}"), format!("stop it with `kill {pid}`"))
+        }
+        (true, true) => {
+            (format!("attached by balancer PID {pid}"), format!("give it back with `{detach}`"))
+        }
+        (false, true) => {
+            ("attached and left so".to_owned(), format!("give it back with `{detach}`"))
+        }
+        (false, false) => (
+            format!("left by balancer PID {pid}, which is gone"),
+            format!("take it down with `{detach} && kill {workers}`"),
+        ),
+    };
+    anyhow!(
+        "{address} is steered already: group {name}, policy {policy}, workers {workers}, {by}; \
+         {remedy}, or choose another address"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_bpffs_would_refuse_is_refused_first() {
+        for name in ["a.b", "../x", ""] {
+            let error = check_name(name).unwrap_err();
+            assert_eq!(crate::error::exit_code(&error), 2);
+            assert!(error.to_string().contains(&format!("`{name}`")));
+        }
+        assert!(check_name("web_1-a").is_ok());
+    }
+}

@@ -1,0 +1,127 @@
+//! The program on the kernel's group: put there and taken off through a socket of a member.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use anyhow::{Context as _, Result};
+use aya::programs::{
+    ProgramError, SkReuseport, SkReuseportError, sk_reuseport::SkReuseportAttachType,
+};
+
+use super::{Member, Steering, Store};
+use crate::{
+    group::Group,
+    policy::Policy,
+    process::{self, Identity},
+};
+
+impl Steering {
+    /// Attaches the group's policy through one of its sockets; or through one that is bound and
+    /// does not listen yet, provided it will be the group's first.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn attach(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        let policy = self.group()?.policy;
+        let Some(name) = policy.program() else { return detach(socket).map(|_| ()) };
+        let program = SkReuseport::from_pin(
+            self.directory.join(name),
+            SkReuseportAttachType::SelectOrMigrate,
+        )
+        .with_context(|| format!("cannot open the program {name} of {}", self.name))?;
+        program
+            .attach(socket)
+            .with_context(|| format!("cannot attach the policy {}", policy.name()))
+    }
+
+    /// As [`Steering::attach`], through whichever member's socket can be had; false where none is
+    /// left, and the kernel's group is gone.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, or nobody may be asked for a socket.
+    pub fn attach_through_any(&self) -> Result<bool> {
+        let socket = self.borrow_any_socket()?;
+        socket.as_ref().map_or(Ok(()), |socket| self.attach(socket.as_fd()))?;
+        Ok(socket.is_some())
+    }
+
+    /// Takes somebody else's program off a group that is not ours yet, and notes it: the kernel does
+    /// not hand it out, so it cannot be put back.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn displace(&mut self, socket: BorrowedFd<'_>) -> Result<bool> {
+        let displaced = detach(socket)?;
+        if displaced {
+            let group = self.group()?;
+            self.maps.set_group(&Group { replaced: true, ..group })?;
+        }
+        Ok(displaced)
+    }
+
+    /// A duplicate of a living member's socket; `None` where no member lives, so that the kernel's
+    /// group is gone, and whatever was attached with it.
+    pub(super) fn borrow_any_socket(&self) -> Result<Option<OwnedFd>> {
+        let mut denied = None;
+        let members = self.members()?;
+        let workers = members.iter().map(|member| (member, member.worker));
+        // A worker may have left its socket to a successor, as those of nginx do.
+        for (member, process) in workers.chain(members.iter().flat_map(|m| self.heirs(m))) {
+            match process::borrow_socket(process, member.inode, member.cookie) {
+                Ok(socket) => return Ok(Some(socket)),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    denied = Some((process.pid, error));
+                }
+                Err(_) => {}
+            }
+        }
+        match denied {
+            None => Ok(None),
+            Some((pid, error)) => Err(error).with_context(|| {
+                format!("cannot borrow the socket of PID {pid} (needs root, or CAP_SYS_PTRACE)")
+            }),
+        }
+    }
+
+    /// Everybody who has a member's socket, if it is there.
+    fn heirs<'a>(&self, member: &'a Member) -> impl Iterator<Item = (&'a Member, Identity)> {
+        let seated = self.is_seated(member).unwrap_or(false);
+        let holders = if seated { process::socket_holders(member.inode) } else { Vec::new() };
+        holders.into_iter().filter_map(Identity::of).map(move |process| (member, process))
+    }
+
+    /// Gives the group back to the kernel's hash and removes its pins. The workers go on.
+    ///
+    /// # Errors
+    /// Where the program cannot be detached; then the pins stay.
+    pub fn take_down(mut self, store: &Store) -> Result<()> {
+        self.set_policy(Policy::Kernel)?;
+        store.remove(&self.name)
+    }
+
+    /// Removes a group's pins if they are this agent's: the group may have been given back
+    /// meanwhile, and its name taken by another.
+    ///
+    /// # Errors
+    /// Where a pin cannot be removed.
+    pub fn remove_pins_of(store: &Store, name: &str, agent: Identity) -> Result<()> {
+        match Self::open(store, name).and_then(|pinned| pinned.group()) {
+            Ok(group) if group.agent == agent => store.remove(name),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether there was a program to detach.
+fn detach(socket: BorrowedFd<'_>) -> Result<bool> {
+    match SkReuseport::detach(socket) {
+        Ok(()) => Ok(true),
+        // Nothing was attached.
+        Err(ProgramError::SkReuseportError(SkReuseportError::SetsockoptError {
+            io_error, ..
+        })) if io_error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context("cannot detach the program"),
+    }
+}
