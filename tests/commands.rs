@@ -7,12 +7,12 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::{Command, Stdio},
 };
 
 use harness::{
     Host, Running,
     running::{send, wait_until, wait_until_gone, watch},
+    there,
 };
 use rustix::process::Signal;
 
@@ -20,12 +20,8 @@ const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers/line.py");
 
 /// Runs a test that needs Python on a host of its own.
 fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
-    match Command::new("python3").arg("--version").stdout(Stdio::null()).status() {
-        Ok(status) if status.success() => Host::with(test),
-        missing => {
-            assert!(std::env::var_os("CI").is_none(), "CI needs python3: {missing:?}");
-            eprintln!("SKIPPED: python3 is not installed ({missing:?})");
-        }
+    if there("python3") {
+        Host::with(test);
     }
 }
 

@@ -8,8 +8,9 @@ use std::{
 use harness::{
     Host,
     running::{send, wait_until_gone, watch},
-    servers::{Server, python},
+    servers::Server,
     sockets::{Opening, tcp, udp},
+    there,
 };
 use rustix::{process::Signal, thread::CapabilitySet};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -161,7 +162,7 @@ fn without_privilege_the_capability_and_the_sudo_line_are_named() {
 
 #[test]
 fn servers_that_end_while_they_are_adopted_are_done_without() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {

@@ -11,8 +11,9 @@ use balancer_ebpf::maps::ALL;
 use harness::{
     Host,
     running::{send, wait_until, wait_until_gone, watch},
-    servers::{Server, ask, ask_udp, python},
+    servers::{Server, ask, ask_udp},
     sockets::{Opening, tcp, udp},
+    there,
 };
 use rustix::{process::Signal, thread::gettid};
 
@@ -30,7 +31,7 @@ fn pinned_ids(host: &Host, group: &str) -> (Vec<u32>, Vec<u32>) {
 
 #[test]
 fn three_servers_started_by_hand_share_exactly_until_ctrl_c_leaves_nothing() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {
@@ -55,7 +56,7 @@ fn three_servers_started_by_hand_share_exactly_until_ctrl_c_leaves_nothing() {
 
 #[test]
 fn once_stays_after_the_command_has_ended_until_detach() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {
@@ -77,7 +78,7 @@ fn once_stays_after_the_command_has_ended_until_detach() {
 
 #[test]
 fn weights_and_policies_work_as_with_workers_of_our_own() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {
@@ -106,7 +107,7 @@ fn a_weight_is_that_of_every_socket_of_its_process() {
 
 #[test]
 fn datagrams_of_one_client_are_spread_by_round_robin_and_kept_together_by_hash() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {
@@ -205,7 +206,7 @@ fn a_group_in_another_network_namespace_is_steered_from_here() {
 
 #[test]
 fn what_a_killed_agent_leaves_is_steered_shown_and_given_back() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {
@@ -226,7 +227,7 @@ fn what_a_killed_agent_leaves_is_steered_shown_and_given_back() {
 
 #[test]
 fn nobody_keeps_a_servers_socket_open_but_the_server() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {

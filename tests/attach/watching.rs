@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, os::unix::process::CommandExt as _};
 use harness::{
     Host, Running,
     running::wait_until,
-    servers::{Server, ask, ask_udp, python},
+    servers::{Server, ask, ask_udp},
     sockets::{Opening, tcp, udp},
+    there,
 };
 use rustix::{process::Signal, thread::CapabilitySet};
 
@@ -14,7 +15,7 @@ use crate::{ADDRESS, each, selected, workers};
 
 #[test]
 fn a_server_that_starts_later_gets_its_share_and_one_that_dies_leaves_the_table() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {
@@ -93,7 +94,7 @@ fn without_the_kernels_event_it_polls_and_says_so() {
 
 #[test]
 fn udp_servers_come_and_go_too() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {
@@ -130,7 +131,7 @@ fn a_udp_socket_that_is_connected_leaves_the_table() {
 
 #[test]
 fn a_group_that_vanishes_and_comes_back_is_steered_again() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {
@@ -200,7 +201,7 @@ fn a_socket_that_leaves_its_group_for_a_device_and_returns_is_seated_anew() {
 
 #[test]
 fn a_newcomer_is_held_back_by_the_name_of_its_command() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {
@@ -219,7 +220,7 @@ fn a_newcomer_is_held_back_by_the_name_of_its_command() {
 
 #[test]
 fn nobody_is_let_in_where_nobody_shall_be() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {
@@ -263,7 +264,7 @@ fn every_signal_that_asks_to_end_gives_the_group_back() {
 
 #[test]
 fn a_socket_that_its_opener_leaves_to_a_child_is_shown_with_the_child() {
-    if !python() {
+    if !there("python3") {
         return;
     }
     Host::with(|host| {

@@ -13,5 +13,6 @@ pub mod host;
 pub mod running;
 pub mod servers;
 pub mod sockets;
+pub mod tools;
 
-pub use self::{client::Answer, group::TestGroup, host::Host, running::Running};
+pub use self::{client::Answer, group::TestGroup, host::Host, running::Running, tools::there};

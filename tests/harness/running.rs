@@ -173,12 +173,20 @@ pub fn wait_until_gone(process: &OwnedFd, who: &str) {
 }
 
 /// Looks again and again until it holds.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    assert!(try_until(holds), "waited in vain for {what}");
+}
+
+/// Looks again and again until it holds; false if it never does.
+pub fn try_until(mut holds: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        if Instant::now() >= deadline {
+            return false;
+        }
         thread::sleep(Duration::from_millis(1));
     }
+    true
 }
 
 /// Sends a process a signal.

@@ -77,8 +77,13 @@ impl Server {
     }
 
     /// Kills it and waits until its socket is gone.
-    pub fn kill(mut self) {
-        send(self.pid, Signal::KILL);
+    pub fn kill(self) {
+        self.end(Signal::KILL);
+    }
+
+    /// Ends it and waits until its socket is gone.
+    pub fn end(mut self, signal: Signal) {
+        send(self.pid, signal);
         wait_until_gone(&self.process, "a server");
         self.child.wait().unwrap();
     }
@@ -89,16 +94,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Whether there is Python; where CI is, there must be.
-pub fn python() -> bool {
-    let there = Command::new("python3").arg("--version").stdout(Stdio::null()).status();
-    if let Err(error) = &there {
-        assert!(std::env::var_os("CI").is_none(), "CI needs python3: {error}");
-        eprintln!("SKIPPED: python3 is not installed ({error})");
-    }
-    there.is_ok()
 }
 
 /// Who answers so many connections, by PID.
