@@ -14,7 +14,8 @@ use std::{
 
 use balancer::group::own_netns;
 use harness::{
-    Host,
+    Host, Running,
+    host::balancer,
     running::{PATIENCE, send, wait_until},
     there,
 };
@@ -120,16 +121,22 @@ fn three_go_servers_started_by_hand_get_a_third_each_until_they_are_given_back()
 }
 
 #[test]
-fn three_python_servers_that_bind_for_themselves_get_a_third_each() {
+fn one_command_starts_three_python_servers_and_steers_them() {
     if !there("python3") {
         return;
     }
     Host::with(|host| {
-        let _servers = Servers::start(3, &mut Command::new(example("python/server.py")));
-        wait_for_sockets(host, ADDRESS, "tcp", 3);
-        host.succeed(&["attach", ":8080", "--once"]);
+        let mut steer = Command::new(example("steer"));
+        steer.arg("python").env("BALANCER", balancer()).env("BALANCER_BPFFS", host.bpffs());
+        let mut steered = Running::attach(steer);
+        // It may have begun before the third one was there.
+        wait_until("three members", || host.status()["members"].as_array().unwrap().len() == 3);
         assert_eq!(shares(300), [100, 100, 100]);
-        host.succeed(&["detach"]);
+        steered.signal(Signal::INT);
+        steered.wait_for("300 connections");
+        assert!(steered.ended().status.success());
+        assert!(host.is_clean());
+        assert!(TcpStream::connect(ADDRESS).is_err(), "a server is left");
     });
 }
 

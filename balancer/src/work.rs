@@ -1,6 +1,6 @@
 //! Made-up work: what a worker does for a request of a comparison, said in the request's path.
 
-use std::{thread, time::Duration};
+use std::{hint::black_box, thread, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -54,9 +54,20 @@ impl Work {
             Kind::Block => thread::sleep(time),
             Kind::Burn => {
                 let end = cpu_time() + time;
-                while cpu_time() < end {}
+                while cpu_time() < end {
+                    compute();
+                }
             }
         }
+    }
+}
+
+/// Some microseconds of it. To do nothing but ask for the time would load the kernel instead, which
+/// locks the CPU's run queue to answer.
+fn compute() {
+    let mut number = 1u64;
+    for _ in 0..10_000 {
+        number = black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
     }
 }
 

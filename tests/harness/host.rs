@@ -66,7 +66,7 @@ impl Host {
 
     /// The real command, on this host.
     pub fn balancer(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(balancer());
         command.env("BALANCER_BPFFS", self.bpffs()).args(args);
         command
     }
@@ -107,7 +107,7 @@ impl Host {
 }
 
 /// The binary under test: `cargo xtask test` says which, and builds it.
-fn binary() -> PathBuf {
+pub fn balancer() -> PathBuf {
     std::env::var_os("BALANCER_BIN").map(PathBuf::from).unwrap_or_else(|| {
         panic!("BALANCER_BIN does not name the binary under test; run `cargo xtask test`")
     })
