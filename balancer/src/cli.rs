@@ -335,8 +335,8 @@ Examples:
   balancer compare --report report.html --json report.json
   balancer compare --from report.json --report report.html     render again, without running
 
-It runs in a network namespace of its own, on workers of its own; whatever else this machine does
-disturbs the figures. Ctrl-C ends it with what there is by then.")]
+It runs in a network namespace of its own, on workers of its own, and keeps all CPUs awake meanwhile,
+at the lowest priority. Whatever else this machine does disturbs the figures. Ctrl-C ends it with what there is by then.")]
 pub struct CompareArgs {
     /// What to compare with the kernel's hash: policies, `shared` (one socket for all workers) and
     /// `noop` (a program that chooses nothing) [default: all]

@@ -19,6 +19,7 @@
 
 pub mod address;
 pub mod attachment;
+pub mod awake;
 pub mod cli;
 pub mod commands;
 pub mod compare;

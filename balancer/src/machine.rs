@@ -8,7 +8,7 @@ use procfs::{CpuInfo, Current as _, LoadAverage};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 use thread_priority::{
-    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id,
 };
 
@@ -82,4 +82,14 @@ pub fn prefer_this_thread() -> Result<()> {
     let first = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, first)
         .map_err(|error| anyhow!("cannot let a thread run before all others: {error}"))
+}
+
+/// Lets this thread run only where no other wants to (`SCHED_IDLE`).
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn defer_this_thread() -> Result<()> {
+    let last = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, last)
+        .map_err(|error| anyhow!("cannot let a thread run after all others: {error}"))
 }

@@ -21,6 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use balancer::{
+    awake::Awake,
     cli::Cli,
     commands,
     compare::{arrivals::schedule, scenario::Scenario},
@@ -117,6 +118,7 @@ fn run(options: &Options) -> Result<()> {
 
     let mut bed = Bed { network, workers: Workers::start()? };
     let ready = contenders.iter().map(|c| c.start()).collect::<Result<Vec<_>>>()?;
+    let _awake = Awake::keep()?;
     for load in trial::loads().into_iter().filter(|load| options.wants(load)) {
         let loaded = compare(load, report.machine.cpus, options.rounds, &mut bed, &ready)?;
         println!("\n{}", report::table(&loaded, &contenders));

@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    awake::Awake,
     cli::CompareArgs,
     compare::{
         contender::{Contender, KERNEL},
@@ -75,7 +76,9 @@ pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
         bpffs: bpffs.to_owned(),
     };
     sandbox::enter(bpffs)?;
+    let awake = Awake::keep()?;
     let report = run(&plan)?;
+    drop(awake);
     finish(&report, page, json)?;
     if report.interrupted {
         return Ok(ExitCode::from(INTERRUPTED));
