@@ -5,6 +5,7 @@
 
 use std::{
     fs::File,
+    hint::spin_loop,
     net::SocketAddr,
     process::{Child, Stdio},
     sync::{
@@ -12,11 +13,13 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use harness::{
     Host,
     client::{by_slot, request, requests},
+    sockets::tcp,
 };
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
@@ -290,5 +293,47 @@ fn commands_at_once_leave_a_state_that_all_of_them_made() {
             assert_eq!(answers[&slot] as u64, *weight, "{weights:?} {answers:?}");
         }
         running.stop();
+    });
+}
+
+#[test]
+fn a_command_that_is_killed_at_any_moment_leaves_a_group_that_can_be_described_and_cleaned() {
+    Host::with(|host| {
+        let _sockets = [tcp("127.0.0.1:8000"), tcp("127.0.0.1:8000")];
+        let weight = format!("{}=7", std::process::id());
+        let commands: [&[&str]; 4] = [
+            &["attach", ":8000", "--once"],
+            &["policy", "weighted"],
+            &["weight", &weight],
+            &["detach"],
+        ];
+        for round in 0..200u32 {
+            let mut command = host.balancer(commands[round as usize % commands.len()]);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            // It takes some 20 ms; each time a little less or more than the time before.
+            let moment =
+                Instant::now() + Duration::from_micros(u64::from(round * 7919 % 251) * 100);
+            while Instant::now() < moment {
+                spin_loop();
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            if host.pins("tcp-8000").exists() {
+                let status = host.status();
+                let members = status["members"].as_array().unwrap();
+                assert_eq!(members.len(), 2, "round {round}: {status}");
+                if round % 3 == 0 {
+                    host.succeed(&["detach"]);
+                }
+            }
+        }
+        // What those left that were killed half-way is swept by who comes next.
+        if !host.pins("tcp-8000").exists() {
+            host.succeed(&["attach", ":8000", "--once"]);
+        }
+        host.succeed(&["detach"]);
+        host.succeed(&["attach", ":8000", "--once"]);
+        host.succeed(&["detach"]);
+        assert!(host.is_clean());
     });
 }

@@ -88,7 +88,7 @@ impl Store {
 
     /// An empty directory to pin into, out of everybody's sight until [`Store::publish`].
     pub(super) fn begin(&self) -> Result<PathBuf> {
-        let directory = self.root.join(format!("{UNFINISHED}{}", std::process::id()));
+        let directory = self.unfinished();
         remove_directory(&directory)?;
         DirBuilder::new()
             .recursive(true)
@@ -128,9 +128,22 @@ impl Store {
     /// # Errors
     /// Where a pin cannot be removed.
     pub fn remove(&self, name: &str) -> Result<()> {
-        remove_directory(&self.directory(name))?;
+        // Out of everybody's sight in one step: who is killed on the way leaves no half of a group.
+        let leaving = self.unfinished();
+        remove_directory(&leaving)?;
+        match fs::rename(self.directory(name), &leaving) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove the group {name}"));
+            }
+            _ => remove_directory(&leaving)?,
+        }
         self.remove_if_empty();
         Ok(())
+    }
+
+    /// What this process has begun to make or to remove.
+    fn unfinished(&self) -> PathBuf {
+        self.root.join(format!("{UNFINISHED}{}", std::process::id()))
     }
 
     /// Leaves nothing behind after the last group.

@@ -107,7 +107,7 @@ impl Seats {
         Ok(slot)
     }
 
-    /// Notes who has a slot, while its [`Seat::lock`] is held.
+    /// Notes who has a slot, while its seat's lock is held.
     ///
     /// # Errors
     /// Where the group's state cannot be changed.
