@@ -5,7 +5,7 @@ use std::{
     os::fd::{FromRawFd as _, OwnedFd},
 };
 
-use procfs::process::{FDTarget, Process};
+use procfs::process::{FDTarget, Process, Stat};
 use rustix::{
     fs::fstat,
     process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
@@ -26,9 +26,14 @@ pub struct Identity {
 impl Identity {
     /// The process that has the PID now; `None` where there is none, or only its remains.
     pub fn of(pid: u32) -> Option<Self> {
-        let stat = Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
+        let stat = stat(pid)?;
         let dead = matches!(stat.state, 'Z' | 'X' | 'x');
         (!dead).then_some(Self { pid, start: stat.starttime })
+    }
+
+    /// A child of ours that is not reaped yet, be it what remains of it.
+    pub fn of_child(pid: u32) -> Option<Self> {
+        Some(Self { pid, start: stat(pid)?.starttime })
     }
 
     /// Whether it still runs.
@@ -39,7 +44,11 @@ impl Identity {
 
 /// The command name of a process, for messages.
 pub fn command_name(pid: u32) -> Option<String> {
-    Some(Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?.comm)
+    Some(stat(pid)?.comm)
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()
 }
 
 /// The PIDs that hold a socket, found by its inode. Processes of other users are seen by root only.

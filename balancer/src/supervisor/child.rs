@@ -103,7 +103,7 @@ impl WorkerProcess {
         // SAFETY: an `OwnedFd` always gives the descriptor that it keeps open.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }
             .context("cannot watch a worker process")?;
-        let identity = Identity::of(pid).context("a worker process ended at once")?;
+        let identity = Identity::of_child(pid).context("a worker process is not in /proc")?;
         let reaped = Arc::new(AtomicBool::new(false));
         let process = Self { identity, pid: raw, reaped: Arc::clone(&reaped) };
         let ended = Ended { child, pidfd, pid: raw, reaped };
