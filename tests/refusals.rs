@@ -139,21 +139,7 @@ fn without_privilege_the_capability_and_the_sudo_line_are_named() {
             ("run", CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
             ("detach", CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
         ] {
-            let mut command = host.balancer(&[verb]);
-            let drop = move || {
-                let mut sets = rustix::thread::capabilities(None)?;
-                sets.effective -= lacking;
-                sets.permitted -= lacking;
-                sets.inheritable -= lacking;
-                // Root gets what its bounding set allows back at exec.
-                for capability in lacking.iter() {
-                    rustix::thread::remove_capability_from_bounding_set(capability)?;
-                }
-                rustix::thread::set_capabilities(None, sets)?;
-                Ok(())
-            };
-            // SAFETY: system calls only, nothing allocated, between fork and exec.
-            let output = unsafe { command.pre_exec(drop) }.output().unwrap();
+            let output = host.balancer_without(lacking, &[verb]).output().unwrap();
             assert_eq!(output.status.code(), Some(1), "{output:?}");
             let message = text(&output);
             assert!(message.contains(name) && message.contains("sudo"), "{message}");

@@ -1,9 +1,6 @@
 //! What cannot be attached is refused with what is there and what to do, and nothing is left behind.
 
-use std::{
-    net::{TcpListener, UdpSocket},
-    os::unix::process::CommandExt as _,
-};
+use std::net::{TcpListener, UdpSocket};
 
 use harness::{
     Host,
@@ -137,21 +134,7 @@ fn without_privilege_the_capability_and_the_sudo_line_are_named() {
             // Whose socket it is cannot be seen, nor can it be borrowed.
             (CapabilitySet::SYS_PTRACE, ["SO_REUSEPORT", "root"]),
         ] {
-            let mut command = host.balancer(&["attach", ":8000"]);
-            let drop = move || {
-                let mut sets = rustix::thread::capabilities(None)?;
-                sets.effective -= lacking;
-                sets.permitted -= lacking;
-                sets.inheritable -= lacking;
-                // Root gets what its bounding set allows back at exec.
-                for capability in lacking.iter() {
-                    rustix::thread::remove_capability_from_bounding_set(capability)?;
-                }
-                rustix::thread::set_capabilities(None, sets)?;
-                Ok(())
-            };
-            // SAFETY: system calls only, nothing allocated, between fork and exec.
-            let output = unsafe { command.pre_exec(drop) }.output().unwrap();
+            let output = host.balancer_without(lacking, &["attach", ":8000"]).output().unwrap();
             let message = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{message}");
             assert!(parts.iter().all(|part| message.contains(part)), "{message}");

@@ -1,6 +1,6 @@
 //! Servers that come and go while balancer watches.
 
-use std::{collections::BTreeMap, os::unix::process::CommandExt as _};
+use std::collections::BTreeMap;
 
 use harness::{
     Host, Running,
@@ -67,21 +67,7 @@ fn without_the_kernels_event_it_polls_and_says_so() {
     Host::with(|host| {
         let mut sockets = vec![tcp(ADDRESS), tcp(ADDRESS)];
         let lacking = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
-        let drop = move || {
-            let mut sets = rustix::thread::capabilities(None)?;
-            sets.effective -= lacking;
-            sets.permitted -= lacking;
-            sets.inheritable -= lacking;
-            // Root gets what its bounding set allows back at exec.
-            for capability in lacking.iter() {
-                rustix::thread::remove_capability_from_bounding_set(capability)?;
-            }
-            rustix::thread::set_capabilities(None, sets)?;
-            Ok(())
-        };
-        let mut command = host.balancer(&["attach", ":8000"]);
-        // SAFETY: system calls only, nothing allocated, between fork and exec.
-        unsafe { command.pre_exec(drop) };
+        let command = host.balancer_without(lacking, &["attach", ":8000"]);
         let mut running = Running::attach(command);
         sockets.push(tcp(ADDRESS));
         running.wait_for("is steered too, in slot 2");

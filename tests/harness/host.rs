@@ -2,7 +2,7 @@
 //! or process.
 
 use std::{
-    os::unix::fs::MetadataExt as _,
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -10,7 +10,10 @@ use std::{
 };
 
 use balancer::sandbox;
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::{
+    process::{Pid, Signal, geteuid, kill_process},
+    thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -68,6 +71,26 @@ impl Host {
     pub fn balancer(&self, args: &[&str]) -> Command {
         let mut command = Command::new(balancer());
         command.env("BALANCER_BPFFS", self.bpffs()).args(args);
+        command
+    }
+
+    /// The real command, without some of root's capabilities.
+    pub fn balancer_without(&self, lacking: CapabilitySet, args: &[&str]) -> Command {
+        let mut command = self.balancer(args);
+        let drop = move || {
+            let mut sets = capabilities(None)?;
+            sets.effective -= lacking;
+            sets.permitted -= lacking;
+            sets.inheritable -= lacking;
+            // Root gets what its bounding set allows back at exec.
+            for capability in lacking.iter() {
+                remove_capability_from_bounding_set(capability)?;
+            }
+            set_capabilities(None, sets)?;
+            Ok(())
+        };
+        // SAFETY: system calls only, nothing allocated, between fork and exec.
+        unsafe { command.pre_exec(drop) };
         command
     }
 
