@@ -195,6 +195,7 @@ fn a_group_that_balancer_steers_is_shown_with_its_name_and_workers() {
         });
         assert_eq!(steered, expected);
         let ours = found.iter().find(|group| group["steered"] == "web").unwrap();
+        assert_eq!(ours["sockets"][0]["worker"]["command"], "balancer");
         let sockets = ours["sockets"].as_array().unwrap();
         let mut workers: Vec<u64> =
             sockets.iter().map(|socket| socket["worker"]["pid"].as_u64().unwrap()).collect();

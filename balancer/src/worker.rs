@@ -25,7 +25,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::{
+    process::{Signal, getppid, set_parent_process_death_signal},
+    thread::set_name,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
@@ -65,6 +68,8 @@ pub fn run(slot: u32, directory: &Path, compared: ComparedArgs) -> Result<ExitCo
     if compared.work.is_some() {
         end_with_the_agent().context("cannot ask to end with the agent")?;
     }
+    // Else it goes by the name of /proc/self/exe, through which it was started.
+    let _ = set_name(c"balancer");
     let listener = inherited_listener().context("cannot take over the listening socket")?;
     let maps = directory.exists().then(|| WorkerMaps::open(directory)).transpose()?;
     let worker = Arc::new(Worker {
