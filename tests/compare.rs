@@ -274,6 +274,32 @@ fn workers_do_not_outlive_a_comparison_that_was_killed() {
     });
 }
 
+#[test]
+fn those_who_share_a_socket_are_woken_one_at_a_time() {
+    Host::with(|host| {
+        let mut comparing = Comparing::start(host, &["--scenario", "stalled-worker"]);
+        comparing.wait_for("stalled-worker");
+        wait_until("workers", || comparing.workers().len() == 8);
+        // Of the eight, four wait on one socket, and four on one each.
+        wait_until("exclusive waiters", || {
+            comparing.workers().into_iter().filter(|&pid| waits_exclusively(pid)).count() == 4
+        });
+    });
+}
+
+/// Whether an epoll set of the process has `EPOLLEXCLUSIVE` (linux/eventpoll.h) on anything.
+fn waits_exclusively(pid: u32) -> bool {
+    const EXCLUSIVE: u32 = 1 << 28;
+    let sets = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    sets.filter_map(|set| fs::read_to_string(set.path()).ok()).any(|text| {
+        let events = text.lines().filter_map(|line| {
+            let (_, rest) = line.strip_prefix("tfd:")?.split_once("events:")?;
+            u32::from_str_radix(rest.split_whitespace().next()?, 16).ok()
+        });
+        events.into_iter().any(|events| events & EXCLUSIVE != 0)
+    })
+}
+
 fn netns(pid: u32) -> u64 {
     fs::metadata(format!("/proc/{pid}/ns/net")).unwrap().ino()
 }
