@@ -90,10 +90,9 @@ pub async fn run(
         let mut repeats = plan.scenarios.len() * plan.rounds * plan.contenders.len() / REPEATS;
         for scenario in &plan.scenarios {
             report.scenarios.push(Compared { scenario: scenario.clone(), trials: Vec::new() });
-            let trials = report.scenarios.last_mut().map(|compared| &mut compared.trials);
-            if let Some(trials) = trials {
+            if let Some(compared) = report.scenarios.last_mut() {
                 let under = Under { plan, scenario, cpus };
-                under.compare(trials, &mut repeats, progress).await?;
+                under.compare(&mut compared.trials, &mut repeats, progress).await?;
             }
         }
         anyhow::Ok(())
