@@ -30,8 +30,8 @@ use crate::{
     steering::{Logs, Steering, Store},
 };
 
-/// How long the array of a program that was detached may take to let go of its sockets: an RCU
-/// grace period or two.
+/// How long the array of a group that was given back a moment ago may take to let go of its sockets:
+/// an RCU grace period or two.
 const LETTING_GO: Duration = Duration::from_secs(2);
 
 /// How long a server may take from `listen` until the process that accepts is there.
@@ -254,7 +254,7 @@ fn seat_all(
     if replace {
         displace(steering, found)?;
     }
-    let patience = Instant::now() + if replace { LETTING_GO } else { Duration::ZERO };
+    let patience = Instant::now() + LETTING_GO;
     let mut guessed = Vec::new();
     let mut seated = false;
     for socket in &found.sockets {
