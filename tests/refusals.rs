@@ -16,16 +16,6 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets},
 };
 
-/// Refused with this code, in one line with all these parts; nothing left behind.
-#[track_caller]
-fn refused(host: &Host, code: i32, args: &[&str], parts: &[&str]) {
-    let message = host.fail(code, args);
-    for part in parts {
-        assert!(message.contains(part), "no {part:?} in {message:?}");
-    }
-    assert!(host.is_clean(), "{args:?} left something pinned");
-}
-
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -36,7 +26,7 @@ fn an_unknown_policy_is_answered_with_the_known_ones() {
         let known = ["`nonsense`", "kernel", "hash", "round-robin", "weighted", "random"];
         let quoted: Vec<String> = known.iter().map(|part| part.replace('`', "'")).collect();
         let parts: Vec<&str> = quoted.iter().map(String::as_str).collect();
-        refused(host, 2, &["run", "--policy", "nonsense"], &parts);
+        host.refuse(2, &["run", "--policy", "nonsense"], &parts);
     });
 }
 
@@ -45,11 +35,10 @@ fn weights_out_of_range_or_number_are_refused() {
     Host::with(|host| {
         for weight in ["0", "1001", "x"] {
             let parts = [&format!("`{weight}`"), "1 to 1000"];
-            refused(host, 2, &["run", "--weights", &format!("5,{weight}")], &parts);
-            refused(host, 2, &["weight", &format!("1={weight}")], &parts);
+            host.refuse(2, &["run", "--weights", &format!("5,{weight}")], &parts);
+            host.refuse(2, &["weight", &format!("1={weight}")], &parts);
         }
-        refused(
-            host,
+        host.refuse(
             2,
             &["run", "--workers", "2", "--weights", "5,3,2"],
             &["3 weights", "2 workers"],
@@ -61,7 +50,7 @@ fn weights_out_of_range_or_number_are_refused() {
 fn no_workers_and_too_many_are_refused_with_the_limit() {
     Host::with(|host| {
         for workers in ["0", "5000"] {
-            refused(host, 2, &["run", "--workers", workers], &[workers, "1 to 1024", "--workers"]);
+            host.refuse(2, &["run", "--workers", workers], &[workers, "1 to 1024", "--workers"]);
         }
     });
 }
@@ -72,10 +61,10 @@ fn a_port_taken_without_so_reuseport_is_refused_with_who_has_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let own = format!("PID {}", std::process::id());
-        refused(host, 1, &["run", "--listen", &address], &[&address, "served already", &own]);
+        host.refuse(1, &["run", "--listen", &address], &[&address, "served already", &own]);
         let everywhere = format!("0.0.0.0:{}", listener.local_addr().unwrap().port());
         let parts = [&everywhere, "is taken", &own, "SO_REUSEPORT", "--listen"];
-        refused(host, 1, &["run", "--listen", &everywhere], &parts);
+        host.refuse(1, &["run", "--listen", &everywhere], &parts);
     });
 }
 
@@ -121,13 +110,12 @@ fn unsafe_as_uid(command: &mut Command, uid: u32) -> &mut Command {
 #[test]
 fn an_address_of_no_interface_is_refused() {
     Host::with(|host| {
-        refused(
-            host,
+        host.refuse(
             1,
             &["run", "--listen", "192.0.2.1:80"],
             &["192.0.2.1", "ip address", "0.0.0.0"],
         );
-        refused(host, 2, &["run", "--listen", "nowhere"], &["`nowhere`", "127.0.0.1:8080"]);
+        host.refuse(2, &["run", "--listen", "nowhere"], &["`nowhere`", "127.0.0.1:8080"]);
     });
 }
 
@@ -151,8 +139,8 @@ fn without_privilege_the_capability_and_the_sudo_line_are_named() {
 #[test]
 fn a_bpffs_that_can_be_neither_found_nor_mounted_is_refused() {
     Host::with(|host| {
-        refused(host, 1, &["--bpffs", "/nowhere", "run"], &["/nowhere", "--bpffs"]);
-        refused(host, 1, &["--bpffs", "/proc/self", "run"], &["/proc/self", "mount -t bpf"]);
+        host.refuse(1, &["--bpffs", "/nowhere", "run"], &["/nowhere", "--bpffs"]);
+        host.refuse(1, &["--bpffs", "/proc/self", "run"], &["/proc/self", "mount -t bpf"]);
         assert!(host.fail(1, &["--bpffs", "/nowhere", "status"]).contains("no group is steered"));
     });
 }
@@ -191,7 +179,7 @@ fn a_second_run_of_a_group_is_refused_with_how_to_stop_the_first() {
 fn commands_for_a_group_that_is_not_there_say_so() {
     Host::with(|host| {
         for args in [&["status"][..], &["policy", "hash"], &["weight", "1=1"], &["detach"]] {
-            refused(host, 1, args, &["no group", "balancer run"]);
+            host.refuse(1, args, &["no group", "balancer run"]);
         }
     });
 }

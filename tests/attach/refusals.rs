@@ -14,19 +14,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::ADDRESS;
 
-#[track_caller]
-fn refused(host: &Host, code: i32, args: &[&str], parts: &[&str]) {
-    let message = host.fail(code, args);
-    for part in parts {
-        assert!(message.contains(part), "no {part:?} in {message:?}");
-    }
-    assert!(host.is_clean(), "{args:?} left something pinned");
-}
-
 #[test]
 fn a_port_that_nobody_serves_is_refused_with_where_else_to_look() {
     Host::with(|host| {
-        refused(host, 1, &["attach", ":8000"], &[":8000", "balancer groups", "--netns"]);
+        host.refuse(1, &["attach", ":8000"], &[":8000", "balancer groups", "--netns"]);
     });
 }
 
@@ -36,7 +27,7 @@ fn a_socket_that_shares_with_nobody_is_refused_with_what_its_server_must_set() {
         let _tcp = TcpListener::bind(ADDRESS).unwrap();
         let _udp = UdpSocket::bind(ADDRESS).unwrap();
         let own = format!("tcp/{ADDRESS} by PID {}", std::process::id());
-        refused(host, 1, &["attach", ":8000"], &[&own, "udp/", "set SO_REUSEPORT"]);
+        host.refuse(1, &["attach", ":8000"], &[&own, "udp/", "set SO_REUSEPORT"]);
     });
 }
 
@@ -44,7 +35,7 @@ fn a_socket_that_shares_with_nobody_is_refused_with_what_its_server_must_set() {
 fn a_group_of_another_address_or_protocol_is_offered_by_its_name() {
     Host::with(|host| {
         let _sockets = [tcp("127.0.0.2:8000"), udp(ADDRESS)];
-        refused(host, 1, &["attach", ADDRESS], &["tcp/127.0.0.2:8000", "try --udp"]);
+        host.refuse(1, &["attach", ADDRESS], &["tcp/127.0.0.2:8000", "try --udp"]);
     });
 }
 
@@ -57,10 +48,10 @@ fn an_mptcp_listener_is_refused_with_how_to_turn_it_off() {
         };
         socket.set_reuse_port(true).unwrap();
         let _mptcp = Opening(socket).at(ADDRESS);
-        refused(host, 1, &["attach", ":8000"], &["MPTCP", "GODEBUG=multipathtcp=0"]);
+        host.refuse(1, &["attach", ":8000"], &["MPTCP", "GODEBUG=multipathtcp=0"]);
         // Its neighbour would be steered alone, and it would get nothing.
         let _plain = tcp(ADDRESS);
-        refused(host, 1, &["attach", ":8000"], &["MPTCP", "GODEBUG=multipathtcp=0"]);
+        host.refuse(1, &["attach", ":8000"], &["MPTCP", "GODEBUG=multipathtcp=0"]);
     });
 }
 
@@ -105,7 +96,7 @@ fn workers_of_our_own_are_not_attached_to() {
 fn a_port_that_is_served_is_refused_by_run_with_how_to_attach_instead() {
     Host::with(|host| {
         let _socket = tcp(ADDRESS);
-        refused(host, 1, &["run", "--listen", ADDRESS], &["balancer attach 127.0.0.1:8000"]);
+        host.refuse(1, &["run", "--listen", ADDRESS], &["balancer attach 127.0.0.1:8000"]);
     });
 }
 
@@ -113,15 +104,15 @@ fn a_port_that_is_served_is_refused_by_run_with_how_to_attach_instead() {
 fn what_names_no_server_or_namespace_is_refused_by_its_value() {
     Host::with(|host| {
         let _socket = tcp(ADDRESS);
-        refused(host, 2, &["attach", "8000"], &["`8000`", ":8080"]);
-        refused(host, 2, &["attach", ":0"], &["`:0`"]);
-        refused(host, 2, &["attach", ":8000", "--name", "a.b"], &["`a.b`"]);
-        refused(host, 2, &["attach", ":8000", "--once", "--admit", "none"], &["--once"]);
-        refused(host, 2, &["attach", ":8000", "--netns", "blue"], &["`blue`"]);
-        refused(host, 1, &["attach", ":8000", "--netns", "4194304"], &["no process 4194304"]);
+        host.refuse(2, &["attach", "8000"], &["`8000`", ":8080"]);
+        host.refuse(2, &["attach", ":0"], &["`:0`"]);
+        host.refuse(2, &["attach", ":8000", "--name", "a.b"], &["`a.b`"]);
+        host.refuse(2, &["attach", ":8000", "--once", "--admit", "none"], &["--once"]);
+        host.refuse(2, &["attach", ":8000", "--netns", "blue"], &["`blue`"]);
+        host.refuse(1, &["attach", ":8000", "--netns", "4194304"], &["no process 4194304"]);
         let nowhere = "/run/netns/no-such";
-        refused(host, 1, &["attach", ":8000", "--netns", nowhere], &[nowhere, "ip netns"]);
-        refused(host, 1, &["detach", ":8000"], &["no group at :8000", "balancer groups"]);
+        host.refuse(1, &["attach", ":8000", "--netns", nowhere], &[nowhere, "ip netns"]);
+        host.refuse(1, &["detach", ":8000"], &["no group at :8000", "balancer groups"]);
     });
 }
 

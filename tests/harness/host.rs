@@ -113,6 +113,17 @@ impl Host {
         String::from_utf8(output.stderr).expect("UTF-8")
     }
 
+    /// Runs a command that must fail with this code, in one line with all these parts, and leave
+    /// nothing behind.
+    #[track_caller]
+    pub fn refuse(&self, code: i32, args: &[&str], parts: &[&str]) {
+        let message = self.fail(code, args);
+        for part in parts {
+            assert!(message.contains(part), "no {part:?} in {message:?}");
+        }
+        assert!(self.is_clean(), "{args:?} left something pinned");
+    }
+
     /// `balancer status --json`.
     pub fn status(&self) -> Value {
         serde_json::from_str(&self.succeed(&["status", "--json"])).expect("JSON")

@@ -1,0 +1,62 @@
+//! The arguments of `compare`.
+
+use std::path::PathBuf;
+
+use clap::{Args, builder::RangedU64ValueParser};
+
+use crate::compare::contender::Contender;
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer compare --quick
+  balancer compare --policies round-robin,weighted --scenario stalled-worker --trials 9
+  balancer compare --report report.html --json report.json
+  balancer compare --from report.json --report report.html     render again, without running
+
+It runs in a network namespace of its own, on workers of its own, and keeps all CPUs awake meanwhile,
+at the lowest priority. Whatever else this machine does disturbs the figures. Ctrl-C ends it with what there is by then.")]
+pub struct CompareArgs {
+    /// What to compare with the kernel's hash: policies, `shared` (one socket for all workers) and
+    /// `noop` (a program that chooses nothing) [default: all]
+    #[arg(long, value_name = "POLICY,…", value_delimiter = ',')]
+    pub policies: Vec<Contender>,
+
+    /// Under which loads; `--list` names them [default: all]
+    #[arg(
+        long = "scenario",
+        visible_alias = "scenarios",
+        value_name = "SCENARIO,…",
+        value_delimiter = ','
+    )]
+    pub scenarios: Vec<String>,
+
+    /// Trials of each policy in each scenario; fewer than 5 say nothing about differences
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
+    pub trials: usize,
+
+    /// What arrivals and service times are drawn from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Only the scenarios and policies that tell most, in about a minute
+    #[arg(long, conflicts_with = "scenarios")]
+    pub quick: bool,
+
+    /// Write a page with charts there, to be opened in a browser
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Write every trial there as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Run nothing; read what an earlier comparison wrote with --json
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policies", "scenarios", "trials", "seed", "quick", "json"])]
+    pub from: Option<PathBuf>,
+
+    /// List the scenarios
+    #[arg(long)]
+    pub list: bool,
+}
