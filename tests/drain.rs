@@ -8,7 +8,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use balancer::{group::Protocol, policy::Policy};
+use balancer::{group::Protocol, policy::Policy, tuning::Tuning};
 use balancer_ebpf::record::SlotState;
 use harness::{
     Answer, Host, TestGroup,
@@ -147,7 +147,7 @@ fn no_policy_lets_a_drained_member_have_anything_while_one_other_lives() {
             *socket = None;
         }
         for policy in [Policy::Hash, Policy::RoundRobin, Policy::Weighted, Policy::Random] {
-            group.steering.set_policy(policy).unwrap();
+            group.steering.set_policy(policy, Tuning::default()).unwrap();
             let _clients = group.connect(50);
             assert!(group.accept_all(0).is_empty(), "{policy:?}");
             assert_eq!(group.accept_all(9).len(), 50, "{policy:?}");

@@ -27,7 +27,7 @@ fn atomics(object: &object::File<'_>, program: &str) -> Vec<i32> {
 fn the_shared_counter_is_fetched_and_not_only_added_to() {
     let bytes = balancer::steering::object_bytes().unwrap();
     let object = object::File::parse(&*bytes).unwrap();
-    for program in ["bal_round_robin", "bal_weighted"] {
+    for program in ["bal_round_robin", "bal_least"] {
         let atomics = atomics(&object, program);
         assert!(!atomics.is_empty(), "{program} has no atomic instruction");
         assert!(!atomics.contains(&ATOMIC_ADD), "{program} adds without fetching: {atomics:?}");

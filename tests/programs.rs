@@ -18,6 +18,7 @@ use balancer::{
     policy::{Policy, Shares},
     steering::{Steering, Store},
     table::{Entry, Table},
+    tuning::Tuning,
     weight::Weight,
 };
 use balancer_ebpf::{
@@ -59,7 +60,7 @@ fn every_policy_finds_the_only_living_slot_of_a_hundred() {
             *socket = None;
         }
         for policy in [Policy::Hash, Policy::RoundRobin, Policy::Weighted, Policy::Random] {
-            group.steering.set_policy(policy).unwrap();
+            group.steering.set_policy(policy, Tuning::default()).unwrap();
             let before = group.selected()[0];
             let _clients = group.connect(50);
             assert_eq!(group.selected()[0] - before, 50, "{policy:?}");
@@ -224,7 +225,7 @@ fn a_thousand_members_of_weights_1000_and_1_get_their_exact_turns() {
         let group = TestGroup::new(host, Protocol::Tcp, Policy::Weighted, &weights);
         let entries: Vec<Entry> = (0..)
             .zip(&weights)
-            .map(|(slot, &weight)| Entry { slot, weight: Weight::from_record(weight) })
+            .map(|(slot, &weight)| Entry { slot, weight: weight.into() })
             .collect();
         let sequence = Table::build(&entries, Shares::ByWeight).sequence;
         let mut expected = vec![0; weights.len()];

@@ -21,6 +21,17 @@ pub const fn wrap(counter: u64, len: u32) -> u32 {
     if len == 0 { 0 } else { (counter % len as u64) as u32 }
 }
 
+/// Another position than `first`, and any other as likely, from a uniform 32-bit value. Where there is
+/// no other, the same.
+#[inline(always)]
+pub const fn second(first: u32, value: u32, len: u32) -> u32 {
+    if len < 2 {
+        return first;
+    }
+    let apart = 1 + scale(value, len - 1);
+    if first >= len - apart { first - (len - apart) } else { first + apart }
+}
+
 /// The hash for the `attempt`-th draw: the packet's own at first, then mixed anew each time, so
 /// that the clients of a dead slot spread over all others and each always finds the same one.
 /// (The finalizer of MurmurHash3 by Austin Appleby, over a Weyl sequence.)
@@ -81,6 +92,13 @@ mod tests {
         }
 
         #[test]
+        fn a_second_position_is_another(first: u32, value: u32, len in 2..=u32::MAX) {
+            let first = scale(first, len);
+            let other = second(first, value, len);
+            prop_assert!(other < len && other != first);
+        }
+
+        #[test]
         fn any_len_counter_values_in_a_row_meet_every_position_once(
             start in 0..u64::MAX / 2,
             len in 1..200u32,
@@ -136,6 +154,16 @@ mod tests {
         // Six standard deviations of fair draws: sqrt(n p (1 - p)) is 173 and 97.
         assert!(counts.iter().all(|count| count.abs_diff(40_000) < 1040), "{counts:?}");
         assert!(pairs.iter().all(|count| count.abs_diff(10_000) < 580), "{pairs:?}");
+    }
+
+    #[test]
+    fn every_other_position_may_be_the_second() {
+        let mut seen = [0; 5];
+        for value in (0..u32::MAX).step_by(1 << 20) {
+            seen[second(3, value, 5) as usize] += 1;
+        }
+        assert_eq!((seen[3], second(0, u32::MAX, 1)), (0, 0));
+        assert!([0, 1, 2, 4].iter().all(|&other| (1020..=1028).contains(&seen[other])), "{seen:?}");
     }
 
     #[test]

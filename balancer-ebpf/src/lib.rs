@@ -4,18 +4,22 @@
 //! - [`control`]: the one word that says which table is live.
 //! - [`table`]: where a position's slot is stored.
 //! - [`draw`]: how a policy turns what it looks at into a position.
+//! - [`load`]: how much a slot has to do, and who has less.
+//! - [`stall`]: whether a queue stands still.
 //! - [`record`]: what the maps hold besides that.
 
 #![cfg_attr(not(test), no_std)]
 
 pub mod control;
 pub mod draw;
+pub mod load;
 pub mod record;
+pub mod stall;
 pub mod table;
 
 /// Version of everything in this crate that two builds of balancer must agree on to share pins.
 /// Raise it with every change of a record, a limit or a map.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The most members a group's table may hold.
 pub const MAX_MEMBERS: u32 = 1024;
@@ -29,6 +33,10 @@ pub const MAX_WEIGHT: u16 = 1000;
 
 /// Size of the ring buffer of [`maps::LISTENS`]; its records are PIDs.
 pub const LISTENS_BYTES: u32 = 4096;
+
+/// Sockets that may be elsewhere than their [`record::Place`] says; those that migrated longest ago are
+/// forgotten first.
+pub const MAX_MOVED: u32 = 4096;
 
 /// Names of the maps, as they stand in the object and under the group's directory on bpffs.
 pub mod maps {
@@ -52,6 +60,15 @@ pub mod maps {
     pub const MEMBERS: &str = "MEMBERS";
     /// `ARRAY`: slot → connections the built-in worker has accepted; the programs never read it.
     pub const ACCEPTED: &str = "ACCEPTED";
+    /// `ARRAY`: slot → [`crate::record::LoadRecord`]; may be mapped into memory.
+    pub const LOAD: &str = "LOAD";
+    /// `ARRAY`: slot → its load in the worker's own words, 64 bits; may be mapped into memory.
+    pub const REPORTED: &str = "REPORTED";
+    /// `LRU_HASH`: a socket's kernel address → the slot it belongs to since it migrated, or, of a
+    /// listener that closes, belonged to.
+    pub const MOVED: &str = "MOVED";
+    /// `SK_STORAGE`: a socket's [`crate::record::Place`]. Pinned only while the tracker counts.
+    pub const SLOT_OF: &str = "SLOT_OF";
     /// Ring buffer of aya-log.
     pub const LOGS: &str = "AYA_LOGS";
 
@@ -61,6 +78,8 @@ pub mod maps {
 
     /// Every map of a group, in the order in which they are pinned. `GROUP` is last: where it
     /// is readable, the others are there.
-    pub const ALL: [&str; 11] =
-        [SOCKETS, TABLE, CONTROL, CURSOR, RANDOM, COUNTERS, MISSES, MEMBERS, ACCEPTED, LOGS, GROUP];
+    pub const ALL: [&str; 14] = [
+        SOCKETS, TABLE, CONTROL, CURSOR, RANDOM, COUNTERS, MISSES, LOAD, REPORTED, MOVED, MEMBERS,
+        ACCEPTED, LOGS, GROUP,
+    ];
 }

@@ -7,9 +7,14 @@
 #![allow(internal_features, reason = "the BPF target has no stable fetch_add, see `maps::tick`")]
 
 mod client;
+mod lightest;
 mod listens;
 mod maps;
+mod moved;
+mod queue;
+mod settings;
 mod steer;
+mod track;
 
 use aya_ebpf::{
     bindings::sk_action::SK_PASS,
@@ -18,32 +23,42 @@ use aya_ebpf::{
 };
 use balancer_ebpf::draw;
 
-use crate::steer::steer;
+use crate::steer::{at, steer};
 
 /// `hash`: the packet's 4-tuple, over a table by weight.
 #[sk_reuseport(migrate)]
 fn bal_hash(ctx: SkReuseportContext) -> u32 {
     let hash = ctx.hash();
-    steer(&ctx, |attempt, len| Some(draw::scale(draw::rehash(hash, attempt), len)))
+    steer(&ctx, |live, attempt| at(live, draw::scale(draw::rehash(hash, attempt), live.positions)))
 }
 
-/// `round-robin`: a shared counter, over a table with each slot once.
+/// `round-robin` and `weighted`: a shared counter, over a table with each slot once or one that
+/// interleaves the slots by weight.
 #[sk_reuseport(migrate)]
 fn bal_round_robin(ctx: SkReuseportContext) -> u32 {
-    steer(&ctx, |_, len| Some(draw::wrap(maps::tick()?, len)))
-}
-
-/// `weighted`: a shared counter, over a table that interleaves the slots by weight.
-#[sk_reuseport(migrate)]
-fn bal_weighted(ctx: SkReuseportContext) -> u32 {
-    steer(&ctx, |_, len| Some(draw::wrap(maps::tick()?, len)))
+    steer(&ctx, |live, _| at(live, draw::wrap(maps::tick()?, live.positions)))
 }
 
 /// `random`: a random number, over a table by weight.
 #[sk_reuseport(migrate)]
 fn bal_random(ctx: SkReuseportContext) -> u32 {
     let hash = ctx.hash();
-    steer(&ctx, |_, len| Some(draw::scale(draw::random(maps::random_state()?, hash), len)))
+    steer(&ctx, |live, _| {
+        at(live, draw::scale(draw::random(maps::random_state()?, hash), live.positions))
+    })
+}
+
+/// `least-connections` and `shortest-queue`: the member with the lowest load by weight.
+#[sk_reuseport(migrate)]
+fn bal_least(ctx: SkReuseportContext) -> u32 {
+    steer(&ctx, |live, attempt| lightest::of_all(&ctx, live, attempt))
+}
+
+/// `two-choices`: the one with the lower load by weight of two drawn at random, over a table by weight.
+#[sk_reuseport(migrate)]
+fn bal_two_choices(ctx: SkReuseportContext) -> u32 {
+    let hash = ctx.hash();
+    steer(&ctx, |live, _| lightest::of_two(&ctx, live, hash))
 }
 
 /// Reference for measurements: chooses nothing, so the kernel's hash does.
@@ -63,6 +78,12 @@ fn bal_fixed(ctx: SkReuseportContext) -> u32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn bal_listen(ctx: BtfTracePointContext) {
     listens::tell(&ctx);
+}
+
+/// Not a policy: counts each member's open connections.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn bal_track(ctx: BtfTracePointContext) {
+    track::track(&ctx);
 }
 
 #[panic_handler]

@@ -2,18 +2,23 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext as _,
-    btf_maps::{Array, PerCpuArray, reuseport_sock_array::ReusePortSockArrayImpl},
+    bindings::{
+        BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+    },
+    btf_maps::{Array, LruHashMap, PerCpuArray, reuseport_sock_array::ReusePortSockArrayImpl},
     helpers::bpf_sk_select_reuseport,
     macros::btf_map,
     programs::SkReuseportContext,
 };
 use balancer_ebpf::{
-    MAX_SLOTS,
+    MAX_MOVED, MAX_SLOTS,
     control::Control,
     draw,
-    record::{GroupRecord, MemberRecords, Misses, SlotCounters},
+    record::{GroupRecord, LoadRecord, MemberRecords, Misses, Place, SlotCounters},
     table,
 };
 
@@ -39,6 +44,38 @@ static MISSES: PerCpuArray<Misses, 1> = PerCpuArray::new();
 
 #[btf_map]
 static RANDOM: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+#[btf_map]
+static LOAD: Array<LoadRecord, { MAX_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[btf_map]
+static REPORTED: Array<u64, { MAX_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[btf_map]
+static MOVED: LruHashMap<u64, u32, { MAX_MOVED as usize }> = LruHashMap::new();
+
+/// aya's own type for it has no room for `BPF_F_CLONE`. As it is for every map, the fields are read
+/// by their types.
+#[repr(C)]
+struct SlotOf {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+    max_entries: *const [i32; 0],
+    key: *const i32,
+    value: *const Place,
+}
+
+// SAFETY: nobody reads it; it stands for the map that the loader makes of it.
+unsafe impl Sync for SlotOf {}
+
+#[btf_map]
+static SLOT_OF: SlotOf = SlotOf {
+    r#type: core::ptr::null(),
+    map_flags: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+};
 
 // Userspace's own notes. They stand here so that one object makes and one directory pins them all.
 #[btf_map]
@@ -77,10 +114,16 @@ pub fn member_at(live: Control, index: u32) -> Option<u32> {
 #[inline(always)]
 pub fn tick() -> Option<u64> {
     let cursor = CURSOR.get_ptr_mut(0)?;
-    // SAFETY: the pointer is into the map and aligned, and everybody else adds atomically too.
-    // AcqRel, because LLVM turns a relaxed add into one that does not fetch: the result would be
-    // wrong, silently.
-    Some(unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(cursor, 1) })
+    // SAFETY: the pointer is into the map, and everybody else adds atomically too.
+    Some(add(unsafe { &mut *cursor }, 1))
+}
+
+/// Adds to a word of a map, which others may do at the same time; returns what it was.
+#[inline(always)]
+pub fn add(word: &mut u64, more: u64) -> u64 {
+    // SAFETY: a reference is aligned and points to somewhere. AcqRel, because LLVM turns a relaxed
+    // add into one that does not fetch: the result would be wrong, silently.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(word, more) }
 }
 
 /// The next state of this CPU's random numbers.
@@ -118,4 +161,51 @@ pub fn counters(slot: u32) -> Option<&'static mut SlotCounters> {
 pub fn misses() -> Option<&'static mut Misses> {
     // SAFETY: as in `counters`.
     MISSES.get_ptr_mut(0).map(|misses| unsafe { &mut *misses })
+}
+
+/// The address of the socket array.
+#[inline(always)]
+pub fn sockets() -> *const c_void {
+    (&raw const SOCKETS).cast()
+}
+
+/// The map of the sockets' places.
+#[inline(always)]
+pub fn slot_of() -> *mut c_void {
+    (&raw const SLOT_OF).cast_mut().cast()
+}
+
+/// How much a slot has to do.
+#[inline(always)]
+pub fn load(slot: u32) -> Option<&'static mut LoadRecord> {
+    // SAFETY: the pointer is into the map. Others write the record at the same time, each word in one
+    // step; the verifier knows no other aliasing.
+    LOAD.get_ptr_mut(slot).map(|load| unsafe { &mut *load })
+}
+
+/// A slot's load in its worker's own words.
+#[inline(always)]
+pub fn reported(slot: u32) -> Option<u64> {
+    REPORTED.get(slot).copied()
+}
+
+/// Where a socket belongs since it migrated, or belonged before it closed.
+#[inline(always)]
+pub fn moved(socket: u64) -> Option<u32> {
+    // SAFETY: read at once, before anybody can take its place.
+    unsafe { MOVED.get(socket) }.copied()
+}
+
+/// Notes where a socket belongs. Where that fails it is counted for the slot it came by.
+#[inline(always)]
+pub fn set_moved(socket: u64, slot: u32) {
+    let _ = MOVED.insert(socket, slot, 0);
+}
+
+/// Where a socket belongs that migrated, and that it is gone.
+#[inline(always)]
+pub fn take_moved(socket: u64) -> Option<u32> {
+    let slot = moved(socket)?;
+    let _ = MOVED.remove(socket);
+    Some(slot)
 }

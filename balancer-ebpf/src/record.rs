@@ -44,8 +44,8 @@ pub struct GroupRecord {
     pub adopted: u8,
     /// 1 where a program of somebody else was detached to make room.
     pub replaced: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// What counts as a member's load, as userspace numbers it.
+    pub load: u8,
     /// Local address; IPv4 in the first four octets.
     pub address: [u8; 16],
     /// IPv6 scope of a link-local address, else 0.
@@ -56,6 +56,11 @@ pub struct GroupRecord {
     pub family: u8,
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: u8,
+    /// How long a queue may stand still before its worker counts as stalled, in microseconds; 0 for
+    /// ever.
+    pub avoid_stalled: u32,
+    /// How long a new member's weight grows, in milliseconds.
+    pub slow_start: u32,
 }
 
 /// Life of a slot.
@@ -95,6 +100,8 @@ pub struct MemberRecord {
     pub inode: u64,
     /// Start of the worker in clock ticks since boot, to tell it from a later process of its PID.
     pub start: u64,
+    /// When it became live, in milliseconds of `CLOCK_BOOTTIME`.
+    pub since: u64,
     /// The worker; 0 while it is not started.
     pub pid: u32,
     /// 1 to [`crate::MAX_WEIGHT`].
@@ -103,6 +110,78 @@ pub struct MemberRecord {
     pub state: u8,
     /// Zero.
     pub reserved: u8,
+    /// What a client that sticks to it sticks to: a number that nobody else present has, and that
+    /// the successor of a worker inherits.
+    pub key: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// How much a slot has to do; written by programs and tracker, its weight by userspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LoadRecord {
+    /// Connections, open and on their way: see [`crate::load`].
+    pub count: u64,
+    /// When its queue last moved, as far as was seen: see [`crate::stall`].
+    pub sighting: u64,
+    /// When it was last chosen by its count, in jiffies.
+    pub claimed: u64,
+    /// Its weight now; 0 where it is not to be chosen by load, because its socket is gone.
+    pub weight: u64,
+}
+
+/// What a socket is to the tracker: kept with the socket, and cloned from a listener into the
+/// connections that come by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Place {
+    /// The slot it belongs to.
+    pub slot: u32,
+    /// 1 while it is counted there as an open connection.
+    pub counted: u32,
+}
+
+/// What a program is to do besides its policy: constants of the loaded program, so that what is off
+/// costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// How long a queue may stand still, in [`crate::stall`]'s ticks; 0 for ever.
+    pub stall_ticks: u32,
+    /// A [`crate::load::Source`].
+    pub source: u32,
+    /// 1 for UDP.
+    pub udp: u32,
+    /// 1 where the tracker counts.
+    pub tracked: u32,
+    /// CPUs that the kernel may ever have.
+    pub cpus: u32,
+}
+
+/// Where the running kernel keeps what the programs read out of its sockets: offsets in octets, from
+/// its BTF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Offsets {
+    /// `reuseport_array.ptrs`
+    pub sockets: u32,
+    /// `sock.sk_ack_backlog`
+    pub backlog: u32,
+    /// `inet_connection_sock.icsk_accept_queue.qlen`: handshakes under way.
+    pub half_open: u32,
+    /// `inet_connection_sock.icsk_accept_queue.rskq_accept_head`
+    pub head: u32,
+    /// `tcp_request_sock.snt_isn`
+    pub isn: u32,
+    /// `sock.sk_receive_queue.qlen`
+    pub received: u32,
+    /// `udp_sock.reader_queue.qlen`
+    pub reading: u32,
+    /// `sock.sk_backlog.rmem_alloc`
+    pub buffered: u32,
+    /// `sock.sk_rcvbuf`
+    pub buffer: u32,
 }
 
 /// All member records, by slot: one value of one map, so that one system call reads who is there.
@@ -110,12 +189,18 @@ pub type MemberRecords = [MemberRecord; MAX_SLOTS as usize];
 
 const _: () = assert!(size_of::<SlotCounters>() == 16);
 const _: () = assert!(size_of::<Misses>() == 16);
-const _: () = assert!(size_of::<GroupRecord>() == 56);
-const _: () = assert!(size_of::<MemberRecord>() == 32);
+const _: () = assert!(size_of::<GroupRecord>() == 64);
+const _: () = assert!(size_of::<MemberRecord>() == 48);
+const _: () = assert!(size_of::<LoadRecord>() == 32);
+const _: () = assert!(size_of::<Place>() == 8);
+const _: () = assert!(size_of::<Settings>() == 20);
+const _: () = assert!(size_of::<Offsets>() == 36);
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{GroupRecord, MemberRecord, Misses, SlotCounters};
+    use super::{
+        GroupRecord, LoadRecord, MemberRecord, Misses, Offsets, Place, Settings, SlotCounters,
+    };
 
     // SAFETY: `repr(C)`, integers only, no padding (sizes asserted above): every bit pattern is a
     // value, and no byte of it is uninitialised.
@@ -126,4 +211,12 @@ mod pod {
     unsafe impl aya::Pod for GroupRecord {}
     // SAFETY: as above.
     unsafe impl aya::Pod for MemberRecord {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for LoadRecord {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Place {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Offsets {}
 }

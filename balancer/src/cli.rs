@@ -1,13 +1,17 @@
 //! The command line, and nothing else: what the words mean is checked by the commands.
 
 mod compare;
+mod tuning;
 
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub use self::compare::CompareArgs;
+pub use self::{
+    compare::CompareArgs,
+    tuning::{ChangedTuningArgs, TuningArgs},
+};
 use crate::{
     address::{ListenAddress, ServedAddress},
     attachment::admission::Admit,
@@ -119,6 +123,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "POLICY", default_value = "round-robin")]
     pub policy: Policy,
 
+    /// Its options
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+
     /// The workers' weights, 1 to 1000 each, for the policies that go by weight
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     pub weights: Vec<Weight>,
@@ -174,6 +182,10 @@ pub struct AttachArgs {
     /// How a new connection's (UDP: a datagram's) server is chosen
     #[arg(long, value_name = "POLICY", default_value = "round-robin")]
     pub policy: Policy,
+
+    /// Its options
+    #[command(flatten)]
+    pub tuning: TuningArgs,
 
     /// Look in another network namespace
     #[arg(long, value_name = "PID|PATH")]
@@ -261,11 +273,21 @@ pub struct GroupsArgs {
 
 /// Arguments of `policy`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  balancer policy weighted")]
+#[command(after_help = "\
+Examples:
+  balancer policy weighted
+  balancer policy round-robin --avoid-stalled 50ms
+  balancer policy least-connections --load reported
+
+Options that are not given stay as they are.")]
 pub struct PolicyArgs {
     /// The new policy
     #[arg(value_name = "POLICY")]
     pub policy: Policy,
+
+    /// Its options
+    #[command(flatten)]
+    pub tuning: ChangedTuningArgs,
 
     /// Which group
     #[command(flatten)]

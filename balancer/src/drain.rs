@@ -80,7 +80,7 @@ pub fn to_drain(
         return Err(Refusal::Unsteered { policy, instead, group: group.to_owned() });
     }
     let named = named(group, members, pids)?;
-    let stays = |m: &&MemberInfo| m.state == MemberState::Live && !pids.contains(&m.pid);
+    let stays = |m: &&MemberInfo| m.state.is_in_table() && !pids.contains(&m.pid);
     if !members.iter().any(|member| stays(&member)) {
         let others = members
             .iter()
@@ -145,7 +145,7 @@ fn named<'a>(
         let of_pid: Vec<&MemberInfo> = members.iter().filter(|member| member.pid == pid).collect();
         let (usable, others): (Vec<_>, Vec<_>) = of_pid
             .into_iter()
-            .partition(|m| matches!(m.state, MemberState::Live | MemberState::Draining));
+            .partition(|m| m.state.is_in_table() || m.state == MemberState::Draining);
         if usable.is_empty() {
             return Err(match others.first().map(|member| member.state) {
                 None => Refusal::Unknown {
@@ -181,6 +181,7 @@ mod tests {
                 pid,
                 weight: 1,
                 state,
+                open: None,
                 tally: Tally::default(),
             })
             .collect()

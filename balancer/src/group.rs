@@ -1,11 +1,16 @@
 //! Who a group is: the human's form, and its one conversion to and from the pinned record.
 
-use std::{fmt, fs, io, net::SocketAddr, os::unix::fs::MetadataExt as _};
+use std::{fmt, fs, io, net::SocketAddr, os::unix::fs::MetadataExt as _, time::Duration};
 
 use balancer_ebpf::{LAYOUT_VERSION, record::GroupRecord};
 use serde::Serialize;
 
-use crate::{address, policy::Policy, process::Identity};
+use crate::{
+    address,
+    policy::Policy,
+    process::Identity,
+    tuning::{Load, Tuning},
+};
 
 /// Transport protocol of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -50,6 +55,8 @@ pub struct Group {
     pub identity: GroupIdentity,
     /// How slots are chosen.
     pub policy: Policy,
+    /// And with what options.
+    pub tuning: Tuning,
     /// Who supervises its workers, or watches for new ones; PID 0 for nobody.
     pub agent: Identity,
     /// aya-log level of its programs.
@@ -87,14 +94,25 @@ impl From<Group> for GroupRecord {
             log_level: group.log_level,
             adopted: group.adopted.into(),
             replaced: group.replaced.into(),
-            reserved: 0,
+            load: group.tuning.load as u8,
             address: octets,
             scope,
             port: address.port(),
             family: if address.is_ipv4() { 4 } else { 6 },
             protocol: protocol as u8,
+            avoid_stalled: whole(group.tuning.avoid_stalled.map(|time| time.as_micros())),
+            slow_start: whole(group.tuning.slow_start.map(|time| time.as_millis())),
         }
     }
+}
+
+/// A time as it is recorded: 0 for none, the longest there is for a longer one.
+fn whole(time: Option<u128>) -> u32 {
+    time.map_or(0, |time| u32::try_from(time).unwrap_or(u32::MAX))
+}
+
+fn time(recorded: u32, unit: fn(u64) -> Duration) -> Option<Duration> {
+    (recorded != 0).then(|| unit(recorded.into()))
 }
 
 impl TryFrom<GroupRecord> for Group {
@@ -116,6 +134,15 @@ impl TryFrom<GroupRecord> for Group {
             identity: GroupIdentity { netns: record.netns, protocol, address },
             policy: Policy::from_number(record.policy)
                 .ok_or(ForeignRecord::Damaged("unknown policy"))?,
+            tuning: Tuning {
+                load: match record.load {
+                    0 => Load::Connections,
+                    1 => Load::Reported,
+                    _ => return Err(ForeignRecord::Damaged("unknown load")),
+                },
+                avoid_stalled: time(record.avoid_stalled, Duration::from_micros),
+                slow_start: time(record.slow_start, Duration::from_millis),
+            },
             agent: Identity { pid: record.agent_pid, start: record.agent_start },
             log_level: record.log_level,
             adopted: record.adopted != 0,
@@ -145,13 +172,18 @@ mod tests {
         #[test]
         fn a_group_survives_its_record(
             ip: IpAddr, port: u16, netns: u64, udp: bool, pid: u32, start: u64, log_level: u8,
-            adopted: bool, replaced: bool,
+            adopted: bool, replaced: bool, reported: bool, stalled: u32, slow: u32,
             policy in prop::sample::select(Policy::value_variants()),
         ) {
             let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
             let group = Group {
                 identity: GroupIdentity { netns, protocol, address: SocketAddr::new(ip, port) },
                 policy,
+                tuning: Tuning {
+                    load: if reported { Load::Reported } else { Load::Connections },
+                    avoid_stalled: time(stalled, Duration::from_micros),
+                    slow_start: time(slow, Duration::from_millis),
+                },
                 agent: Identity { pid, start },
                 log_level,
                 adopted,

@@ -45,6 +45,8 @@ pub mod stats;
 pub mod steering;
 pub mod supervisor;
 pub mod table;
+pub mod tracking;
+pub mod tuning;
 pub mod weight;
 pub mod work;
 pub mod worker;

@@ -1,7 +1,10 @@
 //! The policies: a row each. A new one is a row here and a program in `balancer-ebpf`.
 
+use balancer_ebpf::load::Source;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+
+use crate::tuning::Load;
 
 /// How the slot of a new connection is chosen. The number is what the group's record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -18,6 +21,12 @@ pub enum Policy {
     Weighted = 3,
     /// At random, by weight
     Random = 4,
+    /// The lowest number of open connections by weight
+    LeastConnections = 7,
+    /// The lower one, by weight, of two that are drawn at random
+    TwoChoices = 8,
+    /// The fewest that wait to be accepted (UDP: to be read) by weight
+    ShortestQueue = 9,
     /// Reference for measurements: a program that chooses nothing
     #[value(hide = true)]
     Noop = 5,
@@ -44,6 +53,9 @@ impl Policy {
             Self::RoundRobin => "round-robin",
             Self::Weighted => "weighted",
             Self::Random => "random",
+            Self::LeastConnections => "least-connections",
+            Self::TwoChoices => "two-choices",
+            Self::ShortestQueue => "shortest-queue",
             Self::Noop => "noop",
             Self::Fixed => "fixed",
         }
@@ -55,9 +67,11 @@ impl Policy {
         match self {
             Self::Kernel => None,
             Self::Hash => Some("bal_hash"),
-            Self::RoundRobin => Some("bal_round_robin"),
-            Self::Weighted => Some("bal_weighted"),
+            // The same turns, of another table.
+            Self::RoundRobin | Self::Weighted => Some("bal_round_robin"),
             Self::Random => Some("bal_random"),
+            Self::LeastConnections | Self::ShortestQueue => Some("bal_least"),
+            Self::TwoChoices => Some("bal_two_choices"),
             Self::Noop => Some("bal_noop"),
             Self::Fixed => Some("bal_fixed"),
         }
@@ -71,8 +85,23 @@ impl Policy {
     /// How the table is built for it.
     pub fn shares(self) -> Shares {
         match self {
-            Self::Hash | Self::Weighted | Self::Random => Shares::ByWeight,
-            Self::Kernel | Self::RoundRobin | Self::Noop | Self::Fixed => Shares::Equal,
+            Self::Hash | Self::Weighted | Self::Random | Self::TwoChoices => Shares::ByWeight,
+            Self::Kernel
+            | Self::RoundRobin
+            | Self::LeastConnections
+            | Self::ShortestQueue
+            | Self::Noop
+            | Self::Fixed => Shares::Equal,
+        }
+    }
+
+    /// What it compares, where `load` is what counts as load.
+    pub fn source(self, load: Load) -> Source {
+        match (self, load) {
+            (Self::ShortestQueue, _) => Source::Queue,
+            (Self::LeastConnections | Self::TwoChoices, Load::Connections) => Source::Connections,
+            (Self::LeastConnections | Self::TwoChoices, Load::Reported) => Source::Reported,
+            _ => Source::None,
         }
     }
 

@@ -1,9 +1,15 @@
 //! What is known of a group at one moment: the data behind `status`, the live view and the
 //! summary. Its JSON form is documented in the README and stable.
 
+use std::{fmt, time::Duration};
+
 use serde::Serialize;
 
-use crate::{group::Protocol, policy::Policy};
+use crate::{
+    group::Protocol,
+    policy::Policy,
+    tuning::{Load, Tuning},
+};
 
 /// A group at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -12,6 +18,8 @@ pub struct Snapshot {
     pub group: GroupInfo,
     /// How slots are chosen.
     pub policy: Policy,
+    /// With what options.
+    pub options: Options,
     /// Its members, by slot.
     pub members: Vec<MemberInfo>,
     /// Choices left to the kernel's hash, because no slot of the table had a socket.
@@ -25,6 +33,48 @@ pub struct Snapshot {
     /// Its workers are other programs' own, and count nothing for us.
     #[serde(skip)]
     pub adopted: bool,
+}
+
+/// The options of a policy that are not as by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Options {
+    /// What counts as load, where it is not connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
+    /// How long a worker may take none of those who wait, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub avoid_stalled_us: Option<u64>,
+    /// How long the weight of a new member grows, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start_ms: Option<u64>,
+}
+
+impl From<Tuning> for Options {
+    fn from(tuning: Tuning) -> Self {
+        let whole = |time: u128| u64::try_from(time).unwrap_or(u64::MAX);
+        Self {
+            load: Some(tuning.load).filter(|load| *load != Load::default()),
+            avoid_stalled_us: tuning.avoid_stalled.map(|time| whole(time.as_micros())),
+            slow_start_ms: tuning.slow_start.map(|time| whole(time.as_millis())),
+        }
+    }
+}
+
+impl fmt::Display for Options {
+    /// As on the command line, each after a space.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.load.is_some() {
+            f.write_str(" --load reported")?;
+        }
+        let avoided = self.avoid_stalled_us.map(Duration::from_micros);
+        let slow = self.slow_start_ms.map(Duration::from_millis);
+        for (option, time) in [("avoid-stalled", avoided), ("slow-start", slow)] {
+            if let Some(time) = time {
+                write!(f, " --{option} {time:?}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Who a group is.
@@ -51,6 +101,9 @@ pub struct MemberInfo {
     pub weight: u16,
     /// Whether it gets connections.
     pub state: MemberState,
+    /// Connections that it has open now; only where the policy counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
     /// What it was given.
     #[serde(flatten)]
     pub tally: Tally,
@@ -84,6 +137,8 @@ pub enum MemberState {
     Starting,
     /// Gets connections.
     Live,
+    /// Gets none until it takes those who wait: it has stood still for too long.
+    Stalled,
     /// Gets no new ones, on purpose.
     Draining,
     /// Its socket is gone, and nobody has taken it out of the table yet.
@@ -93,11 +148,17 @@ pub enum MemberState {
 }
 
 impl MemberState {
+    /// Whether it is among those that are chosen from, stalled or not.
+    pub fn is_in_table(self) -> bool {
+        matches!(self, Self::Live | Self::Stalled)
+    }
+
     /// The state's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Live => "live",
+            Self::Stalled => "stalled",
             Self::Draining => "draining",
             Self::Dead => "dead",
             Self::Left => "left",
@@ -114,6 +175,11 @@ impl Snapshot {
     /// Everything given to members that have left.
     pub fn total_left(&self) -> Tally {
         sum(&self.left)
+    }
+
+    /// The policy and its options, as on the command line.
+    pub fn policy_line(&self) -> String {
+        format!("{}{}", self.policy.name(), self.options)
     }
 
     /// What is chosen for.
@@ -157,6 +223,7 @@ pub(crate) mod tests {
             pid,
             weight,
             state,
+            open: None,
             tally: Tally { selected, migrated, accepted: selected + migrated },
         };
         Snapshot {
@@ -167,6 +234,7 @@ pub(crate) mod tests {
                 netns: 4_026_531_840,
             },
             policy: Policy::Weighted,
+            options: Options::default(),
             members: vec![
                 member(0, 4711, 5, MemberState::Live, 500, 0),
                 member(1, 4712, 3, MemberState::Live, 300, 4),
@@ -187,6 +255,7 @@ pub(crate) mod tests {
                 "address": "127.0.0.1:8080", "netns": 4_026_531_840u64,
             },
             "policy": "weighted",
+            "options": {},
             "members": [
                 {"slot": 0, "pid": 4711, "weight": 5, "state": "live", "selected": 500, "migrated": 0},
                 {"slot": 1, "pid": 4712, "weight": 3, "state": "live", "selected": 300, "migrated": 4},
@@ -196,6 +265,23 @@ pub(crate) mod tests {
             "errors": 0,
         });
         assert_eq!(serde_json::to_value(example()).unwrap(), expected);
+    }
+
+    #[test]
+    fn options_read_as_they_are_typed() {
+        let tuning = Tuning {
+            load: Load::Reported,
+            avoid_stalled: Some(Duration::from_millis(50)),
+            slow_start: Some(Duration::from_secs(10)),
+        };
+        let snapshot = Snapshot { options: tuning.into(), ..example() };
+        let expected = "weighted --load reported --avoid-stalled 50ms --slow-start 10s";
+        assert_eq!(snapshot.policy_line(), expected);
+        let json = serde_json::to_value(snapshot.options).unwrap();
+        let expected = serde_json::json!(
+            {"load": "reported", "avoid_stalled_us": 50_000, "slow_start_ms": 10_000}
+        );
+        assert_eq!(json, expected);
     }
 
     #[test]

@@ -2,15 +2,15 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use crate::{policy::Shares, weight::Weight};
+use crate::policy::Shares;
 
 /// A slot and the weight of its member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The slot.
     pub slot: u32,
-    /// Its member's weight.
-    pub weight: Weight,
+    /// Its member's share of the others' together.
+    pub weight: u32,
 }
 
 /// What the programs read: position → slot, and every slot once.
@@ -21,6 +21,8 @@ pub struct Table {
     pub sequence: Vec<u32>,
     /// Walked when draws keep hitting dead slots.
     pub members: Vec<u32>,
+    /// The weight of each of them, for policies that compare loads.
+    pub weights: Vec<u32>,
 }
 
 impl Table {
@@ -31,11 +33,11 @@ impl Table {
             Shares::Equal => members.clone(),
             Shares::ByWeight => {
                 let weights: Vec<u64> =
-                    entries.iter().map(|entry| u64::from(entry.weight.get())).collect();
+                    entries.iter().map(|entry| u64::from(entry.weight)).collect();
                 interleave(&weights).into_iter().map(|member| members[member]).collect()
             }
         };
-        Self { sequence, members }
+        Self { sequence, members, weights: entries.iter().map(|entry| entry.weight).collect() }
     }
 }
 
@@ -90,10 +92,7 @@ mod tests {
     use super::*;
 
     fn entries(weights: &[u16]) -> Vec<Entry> {
-        (0..)
-            .zip(weights)
-            .map(|(slot, &weight)| Entry { slot, weight: Weight::from_record(weight) })
-            .collect()
+        (0..).zip(weights).map(|(slot, &weight)| Entry { slot, weight: weight.into() }).collect()
     }
 
     fn by_weight(weights: &[u16]) -> Table {

@@ -12,6 +12,7 @@ use balancer::{
     snapshot::Snapshot,
     socket,
     steering::{Steering, Store},
+    tuning::Tuning,
     weight::Weight,
 };
 use balancer_ebpf::record::SlotState;
@@ -41,6 +42,7 @@ impl TestGroup {
             log_level: 0,
             adopted: false,
             replaced: false,
+            tuning: Tuning::default(),
         };
         let store = Store::prepare(host.bpffs()).unwrap();
         let (mut steering, _) = Steering::create(&store, "test", &group, |_| Ok(())).unwrap();

@@ -17,6 +17,7 @@ use balancer::{
     process::Identity,
     socket,
     steering::{DEFAULT_BPFFS, Steering, Store},
+    tuning::Tuning,
     weight::Weight,
 };
 use balancer_ebpf::record::SlotState;
@@ -57,6 +58,7 @@ impl Workers {
             log_level: 0,
             adopted: false,
             replaced: false,
+            tuning: Tuning::default(),
         };
         let store = Store::prepare(Path::new(DEFAULT_BPFFS))?;
         let (mut steering, _logs) = Steering::create(&store, GROUP, &group, |_| Ok(()))?;
@@ -77,7 +79,7 @@ impl Workers {
     /// # Errors
     /// Where the policy cannot be switched to.
     pub fn set_policy(&mut self, policy: Policy) -> Result<()> {
-        self.steering.set_policy(policy)
+        self.steering.set_policy(policy, Tuning::default())
     }
 }
 

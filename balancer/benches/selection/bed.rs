@@ -16,6 +16,7 @@ use balancer::{
     process::Identity,
     socket,
     steering::{DEFAULT_BPFFS, Runs, Steering, Store},
+    tuning::Tuning,
     weight::Weight,
 };
 use balancer_ebpf::record::SlotState;
@@ -87,6 +88,7 @@ impl Bed {
             log_level: 0,
             adopted: false,
             replaced: false,
+            tuning: Tuning::default(),
         };
         let store = Store::prepare(Path::new(DEFAULT_BPFFS))?;
         let (mut steering, _logs) = Steering::create(&store, GROUP, &group, |_| Ok(()))?;
@@ -105,7 +107,7 @@ impl Bed {
     /// # Errors
     /// Where the policy cannot be switched to, or a connection fails.
     pub fn load(&mut self, policy: Policy, cpus: &[usize], connections: u64) -> Result<Sample> {
-        self.steering.set_policy(policy)?;
+        self.steering.set_policy(policy, Tuning::default())?;
         let (runs, counted) = (self.steering.runs()?, self.counted()?);
         let load = Load { address: self.address, listeners: &self.listeners };
         let elapsed = load.run(cpus, connections)?;

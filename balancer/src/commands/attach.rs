@@ -24,6 +24,7 @@ use crate::{
     process::Identity,
     render,
     steering::{LOG_DEBUG, Logs, Store, forward_logs},
+    tracking, tuning,
 };
 
 /// Attaches; then, unless once is enough, runs until SIGINT, SIGTERM or SIGHUP.
@@ -35,6 +36,8 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
     privilege::require()?;
     let netns = args.netns.as_ref().map_or_else(Netns::own, Netns::open)?;
     let found = find(&netns, Target { address: args.address, udp: args.udp })?;
+    let tuning = args.tuning.tuning();
+    tuning::check(args.policy, tuning, found.identity.protocol)?;
     let store = Store::prepare(bpffs)?;
     claim::refuse_steered(&store, &found.identity)?;
     let default = || address::default_name(found.identity.protocol, found.identity.address);
@@ -45,6 +48,7 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
     let group = Group {
         identity: found.identity,
         policy: args.policy,
+        tuning,
         agent: if args.once { Identity { pid: 0, start: 0 } } else { own },
         log_level: if log_level == LogLevel::Debug { LOG_DEBUG } else { 0 },
         adopted: true,
@@ -56,6 +60,7 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
     let lookout = Lookout::new(netns, &found);
     let (attachment, logs) =
         Attachment::begin(&store, &name, &group, &found, lookout, args.replace, admission)?;
+    tracking::catch_up(attachment.steering())?;
     let members = attachment.steering().members()?.len();
     let steering = format!(
         "steering {}, policy {}, {members} members, group {name}",

@@ -8,6 +8,7 @@ use crate::{
     drain, privilege,
     render::say,
     steering::Store,
+    tracking, tuning,
 };
 
 /// Switches, and says from what to what.
@@ -15,8 +16,11 @@ pub fn policy(args: &PolicyArgs, store: &Store) -> Result<()> {
     privilege::require()?;
     let mut steering = open_group(store, &args.group)?;
     let _lock = steering.lock()?.ok_or_else(|| vanished(&steering))?;
-    let before = steering.group()?.policy;
+    let group = steering.group()?;
+    let tuning = args.tuning.tuning(group.tuning);
+    tuning::check(args.policy, tuning, group.identity.protocol)?;
     drain::check_policy(steering.name(), args.policy, &steering.snapshot()?.members)?;
-    steering.set_policy(args.policy)?;
-    say(format_args!("{}: {} → {}", steering.name(), before.name(), args.policy.name()))
+    steering.set_policy(args.policy, tuning)?;
+    tracking::catch_up(&steering)?;
+    say(format_args!("{}: {} → {}", steering.name(), group.policy.name(), args.policy.name()))
 }

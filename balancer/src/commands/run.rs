@@ -20,6 +20,7 @@ use crate::{
     render, socket,
     steering::{LOG_DEBUG, Steering, Store, forward_logs},
     supervisor::{Job, Notice, Seats, Supervisor, WorkerPlan},
+    tuning,
     weight::Weight,
 };
 
@@ -87,6 +88,8 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
     let plan = Plan::from_args(&args)?;
     kernel::require(kernel::release())?;
     privilege::require()?;
+    let tuning = args.tuning.tuning();
+    tuning::check(args.policy, tuning, Protocol::Tcp)?;
     let store = Store::prepare(bpffs)?;
     let identity = |address| -> Result<_> {
         Ok(GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address })
@@ -107,6 +110,7 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
     let group = Group {
         identity: identity(address)?,
         policy: args.policy,
+        tuning,
         agent,
         log_level: if log_level == LogLevel::Debug { LOG_DEBUG } else { 0 },
         adopted: false,

@@ -24,6 +24,7 @@ use crate::{
     socket,
     steering::{Steering, Store},
     supervisor::{Job, Notice, Seats, Supervisor, WorkerPlan},
+    tuning::Tuning,
     weight::Weight,
 };
 
@@ -67,7 +68,7 @@ impl Bed {
         let Contender::Policy(policy) = contender else { return Ok(&mut self.shared) };
         let steering = self.steered.supervisor.steering()?;
         let _lock = steering.lock()?;
-        steering.set_policy(policy)?;
+        steering.set_policy(policy, Tuning::default())?;
         Ok(&mut self.steered)
     }
 
@@ -201,6 +202,7 @@ fn steered(bpffs: &Path) -> Result<(Seats, SocketAddr)> {
         log_level: 0,
         adopted: false,
         replaced: false,
+        tuning: Tuning::default(),
     };
     let store = Store::prepare(bpffs)?;
     // Named after the port, so that what an earlier bed left is in nobody's way.

@@ -63,6 +63,8 @@ pub(super) enum Life {
     Queued,
     /// Somebody has it open: an inode.
     Accepted(u64),
+    /// As [`Life::Accepted`], but its server has said its last word.
+    Finishing(u64),
     /// The server is done with it, and the kernel delivers the rest.
     Closed,
 }
@@ -252,7 +254,8 @@ fn connection(response: &InetResponse) -> Connection {
         // which on it is in another state than these.
         (TCP_ESTABLISHED | TCP_CLOSE_WAIT, 0) => Life::Queued,
         (_, 0) => Life::Closed,
-        (_, inode) => Life::Accepted(inode.into()),
+        (TCP_ESTABLISHED | TCP_CLOSE_WAIT, inode) => Life::Accepted(inode.into()),
+        (_, inode) => Life::Finishing(inode.into()),
     };
     Connection {
         local: SocketAddr::new(id.source_address.to_canonical(), id.source_port),

@@ -32,7 +32,7 @@ pub use self::{
     diag::BoundSocket,
     lookout::{Bystander, Lookout, bystanders},
     netns::{Netns, NetnsArgument},
-    remaining::{Arriving, Drained, Remaining, arriving, remaining},
+    remaining::{Accepted, Arriving, Drained, Remaining, accepted, arriving, remaining},
 };
 use crate::{
     group::GroupIdentity,

@@ -29,6 +29,17 @@ pub struct Drained {
     pub others: HashSet<u32>,
 }
 
+/// A connection that a process has open.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted {
+    /// Who has it.
+    pub process: Identity,
+    /// Its descriptor there.
+    pub fd: i32,
+    /// Its inode.
+    pub inode: u64,
+}
+
 /// Clients whose handshake with a group was under way when it was looked at. The kernel does not
 /// tell with which member, so each counts until it is accepted or given up.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +77,7 @@ impl fmt::Display for Remaining {
 /// # Errors
 /// Where the kernel does not list the group's connections.
 pub fn arriving(group: &GroupIdentity, drained: &Drained) -> Result<Arriving> {
-    let (_, connections) = look(group, drained)?;
+    let (_, connections) = look(group, drained.worker)?;
     let half_open = connections.iter().filter(|connection| connection.life == Life::HalfOpen);
     Ok(Arriving(half_open.map(|connection| connection.remote).collect()))
 }
@@ -82,17 +93,36 @@ pub fn remaining(
 ) -> Result<Remaining> {
     // In the order in which a connection moves on, so that none is missed between two looks: the
     // queue, the connections, and who has them open.
-    let (sockets, connections) = look(group, drained)?;
+    let (sockets, connections) = look(group, drained.worker)?;
     let family = family::of(drained.worker.pid, &drained.others);
     let held: HashSet<u64> = family::sockets(&family).into_keys().collect();
     Ok(count(&sockets, &connections, drained, arriving, |inode| held.contains(&inode)))
 }
 
-fn look(group: &GroupIdentity, drained: &Drained) -> Result<(Vec<BoundSocket>, Vec<Connection>)> {
-    if !drained.worker.is_alive() {
+/// The group's connections that a worker, or a descendant of it, has open and has not closed its side
+/// of; `others` are the PIDs of the group's other workers.
+///
+/// # Errors
+/// As [`arriving`].
+pub fn accepted(
+    group: &GroupIdentity,
+    worker: Identity,
+    others: &HashSet<u32>,
+) -> Result<Vec<Accepted>> {
+    let (_, connections) = look(group, worker)?;
+    let held = family::sockets(&family::of(worker.pid, others));
+    let open = connections.iter().filter_map(|connection| match connection.life {
+        Life::Accepted(inode) => Some((inode, *held.get(&inode)?)),
+        _ => None,
+    });
+    Ok(open.map(|(inode, (process, fd))| Accepted { process, fd, inode }).collect())
+}
+
+fn look(group: &GroupIdentity, worker: Identity) -> Result<(Vec<BoundSocket>, Vec<Connection>)> {
+    if !worker.is_alive() {
         return Ok(Default::default());
     }
-    let netns = Netns::open(&NetnsArgument::Process(drained.worker.pid))?;
+    let netns = Netns::open(&NetnsArgument::Process(worker.pid))?;
     let port = group.address.port();
     let looked = netns.run(|| {
         let sockets = diag::sockets_on(group.protocol, port)?;
@@ -128,7 +158,7 @@ fn count(
     }
     for connection in connections {
         match connection.life {
-            Life::Accepted(inode) if holds(inode) => remaining.open += 1,
+            Life::Accepted(inode) | Life::Finishing(inode) if holds(inode) => remaining.open += 1,
             // Queued ones too: it may have come to the queue after that was looked at.
             Life::HalfOpen | Life::Queued if arriving.0.contains(&connection.remote) => {
                 remaining.arriving += 1;

@@ -80,7 +80,7 @@ fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, rates: &Rates) {
         snapshot.group.name,
         snapshot.group.protocol,
         snapshot.group.address,
-        snapshot.policy.name(),
+        snapshot.policy_line(),
         snapshot.unit(),
         rates.total,
         snapshot.fallback,
@@ -126,7 +126,9 @@ fn bar(share: f64) -> String {
 fn style(state: MemberState) -> Style {
     match state {
         MemberState::Live => Style::default(),
-        MemberState::Starting | MemberState::Draining => Style::default().fg(Color::Yellow),
+        MemberState::Starting | MemberState::Draining | MemberState::Stalled => {
+            Style::default().fg(Color::Yellow)
+        }
         MemberState::Dead | MemberState::Left => Style::default().fg(Color::Red),
     }
 }

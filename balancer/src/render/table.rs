@@ -25,32 +25,41 @@ pub fn summary(snapshot: &Snapshot) -> String {
 }
 
 /// A row of nobody in particular.
-fn cells(snapshot: &Snapshot, state: MemberState, tally: Tally, whole: u64) -> [String; 7] {
+fn cells(snapshot: &Snapshot, state: MemberState, tally: Tally, whole: u64) -> Vec<String> {
     let connections = snapshot.connections(tally);
     let dash = || "-".to_owned();
-    [
-        dash(),
-        dash(),
-        dash(),
-        state.name().to_owned(),
+    let mut row = vec![dash(), dash(), dash(), state.name().to_owned()];
+    row.extend(counts_open(snapshot).then(dash));
+    row.extend([
         connections.to_string(),
         format!("{:.1} %", percent(connections, whole)),
         tally.migrated.to_string(),
-    ]
+    ]);
+    row
 }
 
-fn row(snapshot: &Snapshot, member: &MemberInfo, whole: u64) -> [String; 7] {
+fn row(snapshot: &Snapshot, member: &MemberInfo, whole: u64) -> Vec<String> {
     let mut row = cells(snapshot, member.state, member.tally, whole);
     row[0] = member.slot.to_string();
     row[1] = member.pid.to_string();
     row[2] = member.weight.to_string();
+    if let Some(open) = member.open {
+        row[STATE + 1] = open.to_string();
+    }
     row
 }
 
-fn page(snapshot: &Snapshot, rows: Vec<[String; 7]>) -> String {
+/// Whether open connections are counted, and have a column.
+fn counts_open(snapshot: &Snapshot) -> bool {
+    snapshot.members.iter().any(|member| member.open.is_some())
+}
+
+fn page(snapshot: &Snapshot, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     let unit = snapshot.unit().to_uppercase();
-    let header = ["SLOT", "PID", "WEIGHT", "STATE", &unit, "SHARE", "MIGRATED"];
+    let mut header = vec!["SLOT", "PID", "WEIGHT", "STATE"];
+    header.extend(counts_open(snapshot).then_some("OPEN"));
+    header.extend([&unit, "SHARE", "MIGRATED"]);
     table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
     for (index, column) in table.column_iter_mut().enumerate() {
         let left = index == STATE;
@@ -62,7 +71,7 @@ fn page(snapshot: &Snapshot, rows: Vec<[String; 7]>) -> String {
         group.name,
         group.protocol,
         group.address,
-        snapshot.policy.name(),
+        snapshot.policy_line(),
         table.lines().map(|line| line.trim_end().to_owned() + "\n").collect::<String>(),
         misses(snapshot)
     )
@@ -102,6 +111,25 @@ tcp-8080  tcp/127.0.0.1:8080  weighted
 
 1000 connections; 0 left to the kernel's hash; 0 errors";
         assert_eq!(status(&example()), expected);
+    }
+
+    #[test]
+    fn open_connections_have_a_column_where_they_are_counted() {
+        let mut snapshot = example();
+        for (open, member) in (7..).zip(&mut snapshot.members) {
+            member.open = Some(open);
+        }
+        snapshot.policy = Policy::LeastConnections;
+        let expected = "\
+tcp-8080  tcp/127.0.0.1:8080  least-connections
+ SLOT   PID  WEIGHT  STATE     OPEN  CONNECTIONS   SHARE  MIGRATED
+    0  4711       5  live         7          500  50.0 %         0
+    1  4712       3  live         8          300  30.0 %         4
+    3  4720       2  draining     9          150  15.0 %         0
+    -     -       -  left         -           50   5.0 %         0
+
+1000 connections; 0 left to the kernel's hash; 0 errors";
+        assert_eq!(status(&snapshot), expected);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use aya::programs::{
     ProgramError, SkReuseport, SkReuseportError, sk_reuseport::SkReuseportAttachType,
 };
 
-use super::{Member, Steering, Store};
+use super::{Member, Steering, Store, object::Program};
 use crate::{
     group::Group,
     policy::Policy,
@@ -24,16 +24,14 @@ impl Steering {
     /// # Errors
     /// Where the kernel refuses.
     pub fn attach(&self, socket: BorrowedFd<'_>) -> Result<()> {
-        let policy = self.group()?.policy;
-        let Some(name) = policy.program() else { return detach(socket).map(|_| ()) };
-        let program = SkReuseport::from_pin(
-            self.directory.join(name),
-            SkReuseportAttachType::SelectOrMigrate,
-        )
-        .with_context(|| format!("cannot open the program {name} of {}", self.name))?;
+        let group = self.group()?;
+        let Some(program) = Program::of(&group)? else { return detach(socket).map(|_| ()) };
+        let pin = program.pin(&self.directory);
+        let program = SkReuseport::from_pin(&pin, SkReuseportAttachType::SelectOrMigrate)
+            .with_context(|| format!("cannot open the program {}", pin.display()))?;
         program
             .attach(socket)
-            .with_context(|| format!("cannot attach the policy {}", policy.name()))
+            .with_context(|| format!("cannot attach the policy {}", group.policy.name()))
     }
 
     /// As [`Steering::attach`], through whichever member's socket can be had; false where none is
@@ -64,8 +62,12 @@ impl Steering {
     /// A duplicate of a living member's socket; `None` where no member lives, so that the kernel's
     /// group is gone, and whatever was attached with it.
     pub(super) fn borrow_any_socket(&self) -> Result<Option<OwnedFd>> {
+        self.borrow_socket_among(&self.members()?)
+    }
+
+    /// As [`Steering::borrow_any_socket`], of one of these members.
+    pub(super) fn borrow_socket_among(&self, members: &[Member]) -> Result<Option<OwnedFd>> {
         let mut denied = None;
-        let members = self.members()?;
         let workers = members.iter().map(|member| (member, member.worker));
         // A worker may have left its socket to a successor, as those of nginx do.
         for (member, process) in workers.chain(members.iter().flat_map(|m| self.heirs(m))) {
@@ -97,7 +99,8 @@ impl Steering {
     /// # Errors
     /// Where the program cannot be detached; then the pins stay.
     pub fn take_down(mut self, store: &Store) -> Result<()> {
-        self.set_policy(Policy::Kernel)?;
+        let tuning = self.group()?.tuning;
+        self.set_policy(Policy::Kernel, tuning)?;
         store.remove(&self.name)
     }
 

@@ -36,7 +36,7 @@ impl Listens {
 
     fn load(directory: &Path) -> Result<Self> {
         let btf = Btf::from_sys_fs()?;
-        let mut ebpf = object::load_maps(directory, 0)?;
+        let mut ebpf = object::load_watcher(directory)?;
         let ring = ebpf.take_map(maps::LISTENS).ok_or_else(|| lacks(maps::LISTENS))?;
         let program: &mut BtfTracePoint =
             ebpf.program_mut(PROGRAM).ok_or_else(|| lacks(PROGRAM))?.try_into()?;

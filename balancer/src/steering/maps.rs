@@ -2,8 +2,10 @@
 
 use std::{
     io,
+    mem::offset_of,
     os::fd::{AsRawFd as _, BorrowedFd},
     path::Path,
+    sync::atomic::Ordering,
 };
 
 use anyhow::{Context as _, Result};
@@ -13,13 +15,15 @@ use aya::{
     util::nr_cpus,
 };
 use balancer_ebpf::{
+    MAX_SLOTS,
     control::Control,
     maps,
-    record::{GroupRecord, MemberRecords, Misses, SlotCounters},
+    record::{GroupRecord, LoadRecord, MemberRecords, Misses, SlotCounters},
     table::{SLOTS_PER_WORD, pack_slots},
 };
 use rustix::thread::{MembarrierCommand, membarrier};
 
+use super::shared::SharedWords;
 use crate::{group::Group, policy::Policy, snapshot::Tally, table::Table};
 
 type ArrayMap<T> = Array<MapData, T>;
@@ -38,7 +42,19 @@ pub(super) struct Maps {
     members: ArrayMap<MemberRecords>,
     accepted: ArrayMap<u64>,
     group: ArrayMap<GroupRecord>,
+    /// A [`LoadRecord`] a slot.
+    load: SharedWords,
 }
+
+const LOAD_WORDS: usize = size_of::<LoadRecord>() / size_of::<u64>();
+
+fn load_word(slot: u32, field: usize) -> usize {
+    slot as usize * LOAD_WORDS + field / size_of::<u64>()
+}
+
+const COUNT: usize = offset_of!(LoadRecord, count);
+const SIGHTING: usize = offset_of!(LoadRecord, sighting);
+const WEIGHT: usize = offset_of!(LoadRecord, weight);
 
 fn pinned(directory: &Path, name: &str) -> Result<MapData> {
     let path = directory.join(name);
@@ -70,6 +86,7 @@ impl Maps {
             members: array(directory, maps::MEMBERS)?,
             accepted: array(directory, maps::ACCEPTED)?,
             group: array(directory, maps::GROUP)?,
+            load: SharedWords::open(&directory.join(maps::LOAD), LOAD_WORDS)?,
         })
     }
 
@@ -134,7 +151,32 @@ impl Maps {
         let zeros = PerCpuValues::try_from(vec![SlotCounters::default(); cpus])
             .context("cannot count the CPUs")?;
         self.counters.set(slot, zeros, 0).context("cannot clear a slot's counters")?;
+        for field in [COUNT, SIGHTING, WEIGHT] {
+            self.load.set(load_word(slot, field), 0);
+        }
         self.accepted.set(slot, 0, 0).context("cannot clear a slot's counters")
+    }
+
+    /// Connections that count for a slot: see [`balancer_ebpf::load`].
+    pub fn connections(&self, slot: u32) -> u64 {
+        self.load.get(load_word(slot, COUNT))
+    }
+
+    /// Adds to the connections of a slot, while the tracker does the same.
+    pub fn add_connections(&self, slot: u32, more: u64) {
+        self.load.word(load_word(slot, COUNT)).fetch_add(more, Ordering::AcqRel);
+    }
+
+    /// Begins to count connections from none.
+    pub fn forget_connections(&self) {
+        for slot in 0..MAX_SLOTS {
+            self.load.set(load_word(slot, COUNT), 0);
+        }
+    }
+
+    /// When a slot's queue last moved, as far as was seen: see [`balancer_ebpf::stall`].
+    pub fn sighting(&self, slot: u32) -> u64 {
+        self.load.get(load_word(slot, SIGHTING))
     }
 
     pub fn misses(&self) -> Result<Misses> {
@@ -156,6 +198,9 @@ impl Maps {
         }
         let control =
             Control { half, positions: length(&table.sequence)?, members: length(&table.members)? };
+        for (&slot, &weight) in table.members.iter().zip(&table.weights) {
+            self.load.set(load_word(slot, WEIGHT), weight.into());
+        }
         self.control.set(0, control.pack(), 0).context("cannot write the control word")?;
         wait_for_programs();
         Ok(())

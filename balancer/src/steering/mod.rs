@@ -8,19 +8,27 @@ mod listens;
 mod logs;
 mod maps;
 mod object;
+mod offsets;
+mod shared;
 mod stats;
 mod store;
+mod tracker;
 
 use std::{
+    collections::HashSet,
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
-use balancer_ebpf::record::{MemberRecord, MemberRecords, SlotState};
+use balancer_ebpf::{
+    load::{self, Source},
+    record::{MemberRecord, MemberRecords, SlotState},
+    stall,
+};
+use rustix::time::{ClockId, clock_gettime};
 use socket2::SockRef;
 
-use self::maps::Maps;
 pub use self::{
     listens::Listens,
     logs::{DEBUG as LOG_DEBUG, Logs, forward as forward_logs},
@@ -29,12 +37,14 @@ pub use self::{
     stats::{Measuring, Runs, measure_runs},
     store::{DEFAULT_BPFFS, Lock, Store, is_bpffs},
 };
+use self::{maps::Maps, object::Program};
 use crate::{
     group::Group,
     policy::Policy,
     process::Identity,
     snapshot::{GroupInfo, MemberInfo, MemberState, Snapshot},
     table::{Entry, Table},
+    tuning::{self, Tuning},
     weight::Weight,
 };
 
@@ -95,9 +105,12 @@ impl Steering {
         group: &Group,
         fill: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<Logs> {
-        let mut ebpf = object::load_maps(directory, group.log_level)?;
-        object::load_program(&mut ebpf, group.policy, directory)?;
-        Maps::open(directory)?.set_group(group)?;
+        let mut ebpf = object::load(directory, group)?;
+        let mut maps = Maps::open(directory)?;
+        maps.set_group(group)?;
+        if group.policy.source(group.tuning.load) == Source::Connections {
+            tracker::start(directory, &maps)?;
+        }
         fill(&mut Self::open_directory(name, directory.to_owned())?)?;
         Logs::open(&mut ebpf)
     }
@@ -169,9 +182,11 @@ impl Steering {
             inode: rustix::fs::fstat(socket).context("cannot stat a socket")?.st_ino,
             weight: weight.get(),
             state: SlotState::Starting as u8,
+            key: free_key(&records),
             ..MemberRecord::default()
         };
         self.maps.clear_counters(slot)?;
+        self.place_listener(socket, slot)?;
         self.maps.set_socket(slot, socket)?;
         self.maps.set_members(&records)?;
         Ok(slot)
@@ -182,7 +197,13 @@ impl Steering {
             (0..).zip(records).find(|(_, record)| wanted(record)).map(|(slot, _)| slot)
         };
         find(|record| record.cookie == 0)
-            .or_else(|| find(|record| record.state == SlotState::Vacant as u8))
+            .or_else(|| {
+                // Not while connections are counted on it.
+                (0..).zip(records).find_map(|(slot, record)| {
+                    let vacant = record.state == SlotState::Vacant as u8;
+                    (vacant && load::open(self.maps.connections(slot)) == 0).then_some(slot)
+                })
+            })
             .with_context(|| format!("all {} slots of {} are taken", records.len(), self.name))
     }
 
@@ -240,22 +261,32 @@ impl Steering {
             .members()?
             .into_iter()
             .filter(|member| member.state == SlotState::Live)
-            .map(|member| Entry { slot: member.slot, weight: member.weight })
+            .map(|member| Entry { slot: member.slot, weight: member.weight.get().into() })
             .collect();
         self.maps.publish(&Table::build(&entries, shares))
     }
 
-    /// Switches the policy: table, then program, each in one step.
+    /// How many connections a slot's worker has open, as far as they are counted.
+    pub fn open_connections(&self, slot: u32) -> u64 {
+        load::open(self.maps.connections(slot)).into()
+    }
+
+    /// Switches the policy and its options: table, then program, each in one step.
     ///
     /// # Errors
     /// Where the program is refused, or no member's socket can be borrowed to attach it through.
-    pub fn set_policy(&mut self, policy: Policy) -> Result<()> {
+    pub fn set_policy(&mut self, policy: Policy, tuning: Tuning) -> Result<()> {
         let group = self.group()?;
-        if let Some(name) = policy.program()
-            && !self.directory.join(name).exists()
+        let wanted = Group { policy, tuning, ..group };
+        if let Some(program) = Program::of(&wanted)?
+            && !program.pin(&self.directory).exists()
         {
-            let mut ebpf = object::load_maps(&self.directory, group.log_level)?;
-            object::load_program(&mut ebpf, policy, &self.directory)?;
+            object::load(&self.directory, &wanted)?;
+        }
+        let tracked = policy.source(tuning.load) == Source::Connections;
+        if tracked && !self.is_tracked() {
+            tracker::start(&self.directory, &self.maps)?;
+            self.place_listeners()?;
         }
         let socket = self.borrow_any_socket()?;
         if socket.is_none() && self.has_sockets()? {
@@ -265,13 +296,16 @@ impl Steering {
                 self.name
             );
         }
-        self.maps.set_group(&Group { policy, ..group })?;
+        self.maps.set_group(&wanted)?;
         self.publish()?;
         // Without a socket the kernel's group is gone; its next first socket gets the program.
         let attached = socket.map_or(Ok(()), |socket| self.attach(socket.as_fd()));
         if attached.is_err() {
             self.maps.set_group(&group)?;
             self.publish()?;
+        }
+        if !tracked && attached.is_ok() {
+            tracker::stop(&self.directory)?;
         }
         attached
     }
@@ -303,15 +337,17 @@ impl Steering {
     /// Where a map cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot> {
         let group = self.group()?;
+        let tracked = self.is_tracked();
         let mut members = Vec::new();
         let mut left = Vec::new();
         for member in self.all_slots()? {
-            let state = self.state_of(&member)?;
+            let state = self.state_of(&member, &group)?;
             let info = MemberInfo {
                 slot: member.slot,
                 pid: member.worker.pid,
                 weight: member.weight.get(),
                 state,
+                open: tracked.then(|| self.open_connections(member.slot)),
                 tally: self.maps.tally(member.slot)?,
             };
             if state == MemberState::Left { left.push(info) } else { members.push(info) }
@@ -325,6 +361,7 @@ impl Steering {
                 netns: group.identity.netns,
             },
             policy: group.policy,
+            options: group.tuning.into(),
             members,
             fallback: misses.fallback,
             errors: misses.errors,
@@ -333,15 +370,35 @@ impl Steering {
         })
     }
 
-    fn state_of(&self, member: &Member) -> Result<MemberState> {
+    fn state_of(&self, member: &Member, group: &Group) -> Result<MemberState> {
+        let stalls = || {
+            let threshold = tuning::stall_ticks(group.tuning);
+            let now = stall::ticks(monotonic());
+            threshold > 0 && stall::is_stalled(self.maps.sighting(member.slot), now, threshold)
+        };
         Ok(match member.state {
             SlotState::Vacant => MemberState::Left,
             _ if !self.is_seated(member)? => MemberState::Dead,
             SlotState::Draining => MemberState::Draining,
+            SlotState::Live if group.policy.steers() && stalls() => MemberState::Stalled,
             SlotState::Live => MemberState::Live,
             SlotState::Starting => MemberState::Starting,
         })
     }
+}
+
+/// The programs' clock, in nanoseconds.
+fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let part = |part: i64| u64::try_from(part).unwrap_or_default();
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+}
+
+/// The lowest key that nobody present has: of whom it was before, a newcomer takes the place.
+fn free_key(records: &MemberRecords) -> u32 {
+    let present = |record: &&MemberRecord| record.state != SlotState::Vacant as u8;
+    let taken: HashSet<u32> = records.iter().filter(present).map(|record| record.key).collect();
+    (0..).find(|key| !taken.contains(key)).unwrap_or_default()
 }
 
 impl From<(u32, MemberRecord)> for Member {

@@ -1,15 +1,25 @@
 //! The eBPF object: loading one of its programs over a group's pinned maps.
 
-use std::{borrow::Cow, env, fs, path::Path};
+use std::{
+    borrow::Cow,
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramError, SkReuseport},
+    util::nr_cpus,
 };
-use balancer_ebpf::maps;
+use balancer_ebpf::{
+    load::Source,
+    maps,
+    record::{Offsets, Settings},
+};
 
-use crate::policy::Policy;
+use super::offsets::offsets;
+use crate::{group::Group, tuning};
 
 /// A file to load instead of the object built in, for developing balancer itself.
 const OVERRIDE: &str = "BALANCER_OBJECT";
@@ -34,34 +44,105 @@ pub fn bytes() -> Result<Cow<'static, [u8]>> {
     }
 }
 
-/// Opens the maps pinned under `directory`, making and pinning those that are not there.
+/// A group's program: which, and what it is told.
+pub struct Program {
+    name: &'static str,
+    settings: Settings,
+}
+
+impl Program {
+    /// The one that a group's policy takes; `None` for the plain kernel hash.
+    ///
+    /// # Errors
+    /// Where the CPUs cannot be counted.
+    pub fn of(group: &Group) -> Result<Option<Self>> {
+        let Some(name) = group.policy.program() else { return Ok(None) };
+        let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
+        let cpus = u32::try_from(cpus)?;
+        let settings = tuning::settings(group.policy, group.tuning, group.identity.protocol, cpus);
+        Ok(Some(Self { name, settings }))
+    }
+
+    /// Where it is pinned, beside the maps: a place for each way of telling it.
+    pub fn pin(&self, directory: &Path) -> PathBuf {
+        let Settings { source, stall_ticks, .. } = self.settings;
+        match (source, stall_ticks) {
+            (0, 0) => directory.join(self.name),
+            _ => directory.join(format!("{}-{source}-{stall_ticks}", self.name)),
+        }
+    }
+
+    /// Whether it looks into the kernel's own sockets.
+    fn looks(&self) -> bool {
+        let Settings { source, stall_ticks, .. } = self.settings;
+        stall_ticks > 0 || source == Source::Queue as u32 || source == Source::Connections as u32
+    }
+}
+
+/// Makes the maps and pins them under `directory`, with the program for a group.
+///
+/// # Errors
+/// Where the object is none, the kernel refuses a map, or the verifier refuses the program; the
+/// message then ends with the verifier's last lines.
+pub fn load(directory: &Path, group: &Group) -> Result<Ebpf> {
+    let program = Program::of(group)?;
+    let settings = program.as_ref().map(|program| program.settings).unwrap_or_default();
+    let offsets = match &program {
+        Some(program) if program.looks() => offsets()?,
+        _ => Offsets::default(),
+    };
+    let mut loader = loader(directory, &group.log_level);
+    loader.override_global("SETTINGS", &settings, true);
+    loader.override_global("OFFSETS", &offsets, true);
+    let mut ebpf = load_maps(&mut loader)?;
+    if let Some(program) = program {
+        load_program(&mut ebpf, &program, directory)?;
+    }
+    Ok(ebpf)
+}
+
+/// As [`load`], with what counts connections, which is not pinned; its map is.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_tracker(directory: &Path) -> Result<Ebpf> {
+    let mut loader = loader(directory, &0);
+    loader.map_pin_path(maps::SLOT_OF, directory.join(maps::SLOT_OF));
+    load_maps(&mut loader)
+}
+
+/// Opens the maps under `directory`, for a program that keeps nothing else there.
 ///
 /// # Errors
 /// Where the object is none, or the kernel refuses a map.
-pub fn load_maps(directory: &Path, log_level: u8) -> Result<Ebpf> {
+pub fn load_watcher(directory: &Path) -> Result<Ebpf> {
+    load_maps(&mut loader(directory, &0))
+}
+
+/// Opens the maps pinned under `directory`, making and pinning those that are not there.
+fn loader<'a>(directory: &Path, log_level: &'a u8) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
-    loader.override_global("AYA_LOG_LEVEL", &log_level, true);
+    loader.override_global("AYA_LOG_LEVEL", log_level, true);
     for name in maps::ALL {
         loader.map_pin_path(name, directory.join(name));
     }
+    loader
+}
+
+fn load_maps(loader: &mut EbpfLoader<'_>) -> Result<Ebpf> {
     loader.load(&bytes()?).context("cannot load the eBPF object's maps")
 }
 
-/// Loads a policy's program and pins it under `directory`, beside its maps.
-///
-/// # Errors
-/// Where the verifier refuses it; the message ends with the verifier's last lines.
-pub fn load_program(ebpf: &mut Ebpf, policy: Policy, directory: &Path) -> Result<()> {
-    let Some(name) = policy.program() else { return Ok(()) };
-    let program: &mut SkReuseport = ebpf
+fn load_program(ebpf: &mut Ebpf, program: &Program, directory: &Path) -> Result<()> {
+    let name = program.name;
+    let pin = program.pin(directory);
+    let loaded: &mut SkReuseport = ebpf
         .program_mut(name)
         .ok_or_else(|| anyhow!("the eBPF object has no program {name}"))?
         .try_into()
         .with_context(|| format!("the eBPF object's {name} is not an SK_REUSEPORT program"))?;
-    program.load().map_err(|error| explain(name, error))?;
-    program
-        .pin(directory.join(name))
-        .with_context(|| format!("cannot pin the program {name} under {}", directory.display()))
+    loaded.load().map_err(|error| explain(name, error))?;
+    loaded.pin(&pin).with_context(|| format!("cannot pin the program {name} at {}", pin.display()))
 }
 
 /// Why a program could not be loaded, with the verifier's last lines.

@@ -8,7 +8,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 
-use super::Steering;
+use super::{Steering, object::Program};
 
 /// Runs of a program since it was loaded, as far as they were measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,9 +39,10 @@ impl Steering {
     /// # Errors
     /// Where a pin cannot be read.
     pub fn runs(&self) -> Result<Runs> {
-        let Some(name) = self.group()?.policy.program() else { return Ok(Runs::default()) };
-        let info = ProgramInfo::from_pin(self.directory.join(name))
-            .with_context(|| format!("cannot read the statistics of the program {name}"))?;
+        let Some(program) = Program::of(&self.group()?)? else { return Ok(Runs::default()) };
+        let pin = program.pin(&self.directory);
+        let info = ProgramInfo::from_pin(&pin)
+            .with_context(|| format!("cannot read the statistics of {}", pin.display()))?;
         Ok(Runs { count: info.run_count(), time: info.run_time() })
     }
 }

@@ -1,0 +1,188 @@
+//! Who has the least to do, and that one more connection is on its way there.
+
+use aya_ebpf::{helpers::bpf_jiffies64, programs::SkReuseportContext};
+use balancer_ebpf::{
+    MAX_MEMBERS,
+    control::Control,
+    draw,
+    load::{self, Least, MAX_LOAD, Source},
+    record::LoadRecord,
+    stall,
+};
+
+use crate::{
+    maps,
+    queue::{self, Sockets},
+    settings,
+    steer::Draw,
+};
+
+/// How often a choice is made anew because another CPU made the same one meanwhile.
+const CLAIMS: u32 = 4;
+
+/// A time in ticks that no queue stands still for.
+const NEVER: u32 = u32::MAX;
+
+/// `least-connections` and `shortest-queue`: of all members.
+#[inline(always)]
+pub fn of_all(ctx: &SkReuseportContext, live: Control, attempt: u32) -> Option<Draw> {
+    let start = draw::wrap(maps::tick()?, live.members);
+    let source = settings::source();
+    if attempt == 0 && source == Source::Connections as u32 {
+        bal_correct(maps::member_at(live, start)?);
+    }
+    let found = if source == Source::Connections as u32 {
+        bal_scan_counts(live.pack(), start)
+    } else if source == Source::Queue as u32 {
+        bal_scan_queues(live.pack(), start, settings::stall_ticks().unwrap_or(NEVER))
+    } else {
+        bal_scan_reports(live.pack(), start)
+    };
+    let Some((slot, seen)) = Least::unpack(found) else { return Some(Draw::Nobody) };
+    let seen = if attempt < CLAIMS { seen } else { MAX_LOAD };
+    let claimed = claim(ctx, slot, seen);
+    Some(if claimed { Draw::Slot { slot, at: start } } else { Draw::Again })
+}
+
+/// `two-choices`: of two positions of the table, never the same.
+#[inline(always)]
+pub fn of_two(ctx: &SkReuseportContext, live: Control, hash: u32) -> Option<Draw> {
+    let first = draw::scale(draw::random(maps::random_state()?, hash), live.positions);
+    let apart = draw::random(maps::random_state()?, hash);
+    let second = draw::second(first, apart, live.positions);
+    let (one, other) = (maps::slot_at(live, first)?, maps::slot_at(live, second)?);
+    if settings::source() == Source::Connections as u32 {
+        bal_correct(other);
+    }
+    let (its, others) = (maps::load(one)?, maps::load(other)?);
+    let least = Least::default().or(one, load_of(one, its), its.weight, 0, 0).or(
+        other,
+        load_of(other, others),
+        others.weight,
+        1,
+        0,
+    );
+    let Some((slot, _)) = Least::unpack(least.pack()) else { return Some(Draw::Again) };
+    claim(ctx, slot, MAX_LOAD);
+    Some(Draw::Slot { slot, at: if slot == one { first } else { second } })
+}
+
+/// The shortest queue of all, stalled or not.
+#[inline(always)]
+pub fn shortest_queue(live: Control, start: u32) -> Option<u32> {
+    Least::unpack(bal_scan_queues(live.pack(), start, NEVER)).map(|(slot, _)| slot)
+}
+
+#[inline(always)]
+fn load_of(slot: u32, record: &LoadRecord) -> u64 {
+    if settings::source() == Source::Reported as u32 {
+        maps::reported(slot).map_or(MAX_LOAD, load::reported)
+    } else {
+        load::connections(record.count)
+    }
+}
+
+/// The member with the lowest load by weight, of several the first from `start` on, packed. Its body
+/// must have no two ways that meet again: see [`Least`].
+#[inline(always)]
+fn scan(
+    control: u64,
+    start: u32,
+    threshold: u32,
+    load: impl Fn(u32, &LoadRecord) -> Option<(u64, u64)>,
+) -> u64 {
+    let live = Control::unpack(control);
+    let now = queue::now();
+    let mut least = Least::default();
+    for index in 0..MAX_MEMBERS {
+        if index >= live.members {
+            break;
+        }
+        let Some(slot) = maps::member_at(live, index) else { break };
+        let Some(record) = maps::load(slot) else { break };
+        let Some((load, barred)) = load(slot, record) else { break };
+        let barred = barred | stall::if_stalled(record.sighting, now, threshold);
+        least = least.or(slot, load, record.weight, index.wrapping_sub(start), barred);
+    }
+    least.pack()
+}
+
+// Functions of their own for the verifier, which checks them once and not with each path that leads
+// there: their loops would be too much of that.
+
+/// By connections.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bal_scan_counts(control: u64, start: u32) -> u64 {
+    scan(control, start, settings::stall_ticks().unwrap_or(NEVER), |_, record| {
+        Some((load::connections(record.count), 0))
+    })
+}
+
+/// By what workers say.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bal_scan_reports(control: u64, start: u32) -> u64 {
+    scan(control, start, settings::stall_ticks().unwrap_or(NEVER), |slot, _| {
+        Some((load::reported(maps::reported(slot)?), 0))
+    })
+}
+
+/// By queues; who has stood still for so many ticks is left out.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bal_scan_queues(control: u64, start: u32, threshold: u32) -> u64 {
+    if settings::stall_ticks().is_none() && settings::source() != Source::Queue as u32 {
+        return Least::default().pack();
+    }
+    let sockets = Sockets::find();
+    scan(control, start, threshold, |slot, _| {
+        let socket = sockets.at(slot);
+        Some((sockets.waiting(socket), socket.if_none()))
+    })
+}
+
+/// Counts a new connection as on its way to a slot; false where the slot had not the load any more
+/// that it was chosen for, and that is less than [`MAX_LOAD`]: then it is not counted.
+#[inline(always)]
+fn claim(ctx: &SkReuseportContext, slot: u32, seen: u64) -> bool {
+    // What migrates is counted where it is open, or by the kernel itself while it is half open.
+    settings::source() != Source::Connections as u32
+        || ctx.migrating_sk().is_some()
+        || bal_claim(slot, seen) != 0
+}
+
+/// The counting of a claim: 1, or 0 where it came too late.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bal_claim(slot: u32, seen: u64) -> u32 {
+    let Some(record) = maps::load(slot) else { return 1 };
+    // SAFETY: the helper only reads a counter.
+    record.claimed = unsafe { bpf_jiffies64() };
+    let before = maps::add(&mut record.count, load::PENDING);
+    if seen >= MAX_LOAD || load::connections(before) == seen {
+        return 1;
+    }
+    maps::add(&mut record.count, load::PENDING.wrapping_neg());
+    0
+}
+
+/// Compares a slot's connections on their way with the kernel's own count of them. One member a
+/// choice, in turn: so whoever is counted wrong is set right soon, however many there are. Returns
+/// how many the kernel knows of.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bal_correct(slot: u32) -> u32 {
+    if settings::source() != Source::Connections as u32 {
+        return 0;
+    }
+    let Some(record) = maps::load(slot) else { return 0 };
+    let half_open = Sockets::find().at(slot).half_open();
+    // SAFETY: the helper only reads a counter.
+    let since = unsafe { bpf_jiffies64() }.wrapping_sub(record.claimed);
+    let correction = load::correction(record.count, half_open, since);
+    if correction != 0 {
+        maps::add(&mut record.count, correction);
+    }
+    half_open
+}

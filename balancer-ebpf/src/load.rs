@@ -1,0 +1,314 @@
+//! How much a slot has to do, and which of two has less.
+//!
+//! A count is one word, so that it is read and changed in one step: connections that are open in its
+//! lower half, those on their way in its upper. The tracker moves a connection from one to the other
+//! when its handshake is through; until then the choice itself has counted it, or a burst of SYNs
+//! would all see the same least loaded slot.
+
+use core::hint::black_box;
+
+/// One connection that is open.
+pub const OPEN: u64 = 1;
+
+/// One connection that was chosen for and is not open yet.
+pub const PENDING: u64 = 1 << 32;
+
+/// Choices that may be under way at once, about one a CPU: a count that lies further above the
+/// kernel's own is wrong, however busy the slot.
+const UNDER_WAY: i32 = 256;
+
+/// A slot whose last choice is that many jiffies old has no choice under way.
+const QUIET: u64 = 2;
+
+/// The largest load that is told apart from a larger one, and that of a slot that is not to be chosen.
+/// Weights times this, and twice their difference, stay in 63 bits.
+pub const MAX_LOAD: u64 = 1 << 46;
+
+/// The largest weight that loads are compared by.
+pub const MAX_SHARE: u32 = 1 << 15;
+
+/// What counts as a slot's load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Source {
+    /// The policy does not ask.
+    #[default]
+    None = 0,
+    /// Connections, open and on their way.
+    Connections = 1,
+    /// What waits in its socket's queue.
+    Queue = 2,
+    /// What its worker says.
+    Reported = 3,
+}
+
+/// Connections that are open.
+#[inline(always)]
+pub const fn open(count: u64) -> u32 {
+    (count & 0xffff_ffff) as u32
+}
+
+/// Connections on their way. Below zero where somebody was counted off twice, until [`correction`].
+#[inline(always)]
+#[expect(clippy::cast_possible_wrap, reason = "it is meant to: see the doc")]
+pub const fn pending(count: u64) -> i32 {
+    (count >> 32) as u32 as i32
+}
+
+/// Connections, open and on their way.
+#[inline(always)]
+#[expect(clippy::cast_sign_loss, reason = "negative ones are masked")]
+pub const fn connections(count: u64) -> u64 {
+    let pending = pending(count) as i64;
+    open(count) as u64 + (pending as u64 & !if_negative(pending))
+}
+
+/// What to add to a count that has not as many on their way as the kernel knows of, and must be wrong:
+/// handshakes that never came to their end are told to nobody. `since` is the age of the last choice
+/// in jiffies.
+#[inline(always)]
+#[expect(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "halves of a word wrap")]
+pub const fn correction(count: u64, half_open: u32, since: u64) -> u64 {
+    let pending = pending(count);
+    if since < QUIET && pending >= 0 && pending <= half_open as i32 + UNDER_WAY {
+        return 0;
+    }
+    ((half_open as i32).wrapping_sub(pending) as u32 as u64) << 32
+}
+
+/// Whether a load is less than another, each relative to its weight.
+#[inline(always)]
+pub const fn is_lighter(load: u64, weight: u64, than: u64, its_weight: u64) -> bool {
+    load * its_weight < than * weight
+}
+
+/// The least loaded slot seen so far in a scan.
+///
+/// All arithmetic and no branch: the verifier follows a loop path by path, and thousands of turns with
+/// two ways each are more than it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Least {
+    slot: u64,
+    load: u64,
+    weight: u64,
+    distance: u64,
+}
+
+impl Default for Least {
+    fn default() -> Self {
+        Self { slot: 0, load: MAX_LOAD, weight: 1, distance: u64::MAX >> 1 }
+    }
+}
+
+impl Least {
+    /// Takes a slot in if it has less to do by its weight than the least so far, or as much and is
+    /// nearer. `load` is at most [`MAX_LOAD`]. `barred` is all ones for one that is not to be chosen, else 0.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "all are below 2⁶³, see `MAX_LOAD`")]
+    pub const fn or(self, slot: u32, load: u64, weight: u64, distance: u32, barred: u64) -> Self {
+        let barred = barred | if_zero(weight);
+        let load = (load & !barred) | (MAX_LOAD & barred);
+        let weight = weight | (barred & 1);
+        let (distance, slot) = (distance as u64, slot as u64);
+        // Below zero where it is lighter, or as light and nearer.
+        let lighter = (load * self.weight) as i64 - (self.load * weight) as i64;
+        let nearer = if_negative(distance as i64 - self.distance as i64);
+        let take = if_negative(2 * lighter + nearer as i64);
+        Self {
+            slot: (slot & take) | (self.slot & !take),
+            load: (load & take) | (self.load & !take),
+            weight: (weight & take) | (self.weight & !take),
+            distance: (distance & take) | (self.distance & !take),
+        }
+    }
+
+    /// As one number, for a function of the kernel's returns no more.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        (self.load << SLOT_BITS) | self.slot
+    }
+
+    /// Slot and load out of [`Least::pack`]; `None` where none was there to be chosen.
+    #[inline(always)]
+    pub const fn unpack(packed: u64) -> Option<(u32, u64)> {
+        let load = packed >> SLOT_BITS;
+        if load >= MAX_LOAD { None } else { Some(((packed & SLOT_MASK) as u32, load)) }
+    }
+}
+
+const SLOT_BITS: u32 = 16;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+const _: () = assert!(crate::MAX_SLOTS as u64 <= SLOT_MASK + 1);
+
+/// All ones below zero, else 0. Opaque before and after, or the compiler would make a branch of it.
+#[inline(always)]
+#[expect(clippy::cast_sign_loss, reason = "a mask")]
+pub const fn if_negative(value: i64) -> u64 {
+    black_box(black_box(value) >> 63) as u64
+}
+
+/// All ones for 0, else 0; for what is less than 2⁶³.
+#[inline(always)]
+#[expect(clippy::cast_possible_wrap, reason = "said above")]
+const fn if_zero(value: u64) -> u64 {
+    if_negative((value as i64).wrapping_sub(1))
+}
+
+/// What a worker says its load is, as far as loads are told apart.
+#[inline(always)]
+#[expect(clippy::cast_possible_wrap, reason = "half of it is below 2⁶³")]
+pub const fn reported(word: u64) -> u64 {
+    let below = if_negative((word >> 1) as i64 - (MAX_LOAD >> 1) as i64);
+    (word & below) | (MAX_LOAD & !below)
+}
+
+/// What a state change of a socket does to the count of its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// A connection is there.
+    Opened,
+    /// The worker, or the network, is through with a connection that was counted.
+    Ended,
+    /// A listener ends; what waits in its queue may migrate.
+    ListenerEnds,
+}
+
+const TCP_ESTABLISHED: i32 = 1;
+const TCP_CLOSE: i32 = 7;
+const TCP_CLOSE_WAIT: i32 = 8;
+const TCP_LISTEN: i32 = 10;
+
+/// What a change of state means (states: `include/net/tcp_states.h`). A connection is its worker's
+/// from the end of the handshake until the worker closes it; that the client has closed its side
+/// changes nothing for the worker, and what the kernel does after both have is no load.
+#[inline(always)]
+pub const fn change(old: i32, new: i32, counted: bool) -> Change {
+    match (old, new) {
+        (TCP_LISTEN, TCP_CLOSE) => Change::ListenerEnds,
+        (TCP_LISTEN, _) => Change::None,
+        (_, TCP_ESTABLISHED) if !counted => Change::Opened,
+        (_, TCP_ESTABLISHED | TCP_CLOSE_WAIT) => Change::None,
+        _ if counted => Change::Ended,
+        _ => Change::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SYN_RECV: i32 = 3;
+    const FIN_WAIT1: i32 = 4;
+    const LAST_ACK: i32 = 9;
+
+    fn count(open: u32, pending: i32) -> u64 {
+        u64::from(open) | (u64::from(pending.cast_unsigned()) << 32)
+    }
+
+    fn corrected(count: u64, half_open: u32, since: u64) -> u64 {
+        count.wrapping_add(correction(count, half_open, since))
+    }
+
+    proptest! {
+        #[test]
+        fn a_count_keeps_its_halves_apart(open_now in 1..u32::MAX - 1, on_their_way: i16) {
+            let on_their_way = i32::from(on_their_way);
+            let word = count(open_now, on_their_way);
+            let read = |word| (open(word), pending(word));
+            prop_assert_eq!(read(word.wrapping_add(PENDING)), (open_now, on_their_way + 1));
+            let established = word.wrapping_add(OPEN).wrapping_sub(PENDING);
+            prop_assert_eq!(read(established), (open_now + 1, on_their_way - 1));
+            prop_assert_eq!(read(word.wrapping_sub(OPEN)), (open_now - 1, on_their_way));
+        }
+
+        #[test]
+        fn a_quiet_slot_has_as_many_on_their_way_as_the_kernel(
+            open_now: u32, on_their_way: i16, half_open in 0..100_000u32,
+        ) {
+            let word = corrected(count(open_now, on_their_way.into()), half_open, QUIET);
+            prop_assert_eq!(word, count(open_now, half_open.cast_signed()));
+        }
+
+        #[test]
+        fn choices_under_way_are_left_alone(open_now: u32, half_open in 0..1000u32, under_way in 0..64i32) {
+            let word = count(open_now, half_open.cast_signed() + under_way);
+            prop_assert_eq!(correction(word, half_open, 0), 0);
+        }
+
+        #[test]
+        fn lighter_is_a_strict_order_of_load_by_weight(
+            a in 0..MAX_LOAD, b in 0..MAX_LOAD, wa in 1..20_000u64, wb in 1..20_000u64,
+        ) {
+            let exact = u128::from(a) * u128::from(wb) < u128::from(b) * u128::from(wa);
+            prop_assert_eq!(is_lighter(a, wa, b, wb), exact);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_least_is_the_first_of_the_lightest_in_turn(
+            members in prop::collection::vec((0..6u64, 0..4u64, any::<bool>()), 1..40),
+            start in 0..40u32,
+        ) {
+            let start = start % u32::try_from(members.len()).unwrap();
+            let scanned = (0..).zip(&members).fold(Least::default(), |least, (index, member)| {
+                let &(load, weight, barred) = member;
+                let barred = if barred { u64::MAX } else { 0 };
+                least.or(index, load, weight, index.wrapping_sub(start), barred)
+            });
+            // Said plainly: go round from the start, and let a later one win only if it is lighter.
+            let mut plain: Option<(u32, u64, u64)> = None;
+            let turn = (0..).zip(&members).skip(start as usize)
+                .chain((0..).zip(&members).take(start as usize));
+            for (slot, &(load, weight, barred)) in turn {
+                let lighter = plain.is_none_or(|(_, l, w)| is_lighter(load, weight, l, w));
+                if !barred && weight > 0 && lighter {
+                    plain = Some((slot, load, weight));
+                }
+            }
+            let expected = plain.map(|(slot, load, _)| (slot, load));
+            prop_assert_eq!(Least::unpack(scanned.pack()), expected);
+        }
+
+        #[test]
+        fn a_load_beyond_all_bounds_is_that_of_one_not_to_be_chosen(load: u64, weight in 1..=u64::from(MAX_SHARE)) {
+            let least = Least::default().or(7, reported(load), weight, 0, 0);
+            let expected = (load < MAX_LOAD).then_some((7, load));
+            prop_assert_eq!(Least::unpack(least.pack()), expected);
+            let other = least.or(8, 0, 1, 1, 0);
+            prop_assert_eq!(Least::unpack(other.pack()), Some((if load == 0 { 7 } else { 8 }, 0)));
+        }
+    }
+
+    #[test]
+    fn a_leak_is_mended_even_where_a_slot_is_never_quiet() {
+        assert_eq!(connections(corrected(count(5, 100_000), 3, 0)), 8);
+        assert_eq!(connections(corrected(count(5, -1), 3, 0)), 8);
+    }
+
+    #[test]
+    fn fewer_than_none_on_their_way_are_none() {
+        assert_eq!(connections(count(7, -3)), 7);
+    }
+
+    #[test]
+    fn a_connection_counts_from_its_handshake_until_its_worker_closes_it() {
+        for (old, new, counted, expected) in [
+            (SYN_RECV, TCP_ESTABLISHED, false, Change::Opened),
+            (TCP_ESTABLISHED, TCP_CLOSE_WAIT, true, Change::None),
+            (TCP_ESTABLISHED, FIN_WAIT1, true, Change::Ended),
+            (TCP_CLOSE_WAIT, LAST_ACK, true, Change::Ended),
+            (TCP_ESTABLISHED, TCP_CLOSE, true, Change::Ended),
+            (LAST_ACK, TCP_CLOSE, false, Change::None),
+            (SYN_RECV, TCP_CLOSE, false, Change::None),
+            (TCP_LISTEN, TCP_CLOSE, false, Change::ListenerEnds),
+            (TCP_CLOSE, TCP_LISTEN, false, Change::None),
+        ] {
+            assert_eq!(change(old, new, counted), expected, "{old} to {new}, counted {counted}");
+        }
+    }
+}

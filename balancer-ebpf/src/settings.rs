@@ -1,0 +1,70 @@
+//! What userspace sets at load, and the verifier knows as constants: a branch that a setting turns
+//! off is not there, and what it would need (CAP_PERFMON) is not asked for.
+
+use balancer_ebpf::record::{Offsets, Settings};
+
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings { stall_ticks: 0, source: 0, udp: 0, tracked: 0, cpus: 1 };
+
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets {
+    sockets: 0,
+    backlog: 0,
+    half_open: 0,
+    head: 0,
+    isn: 0,
+    received: 0,
+    reading: 0,
+    buffered: 0,
+    buffer: 0,
+};
+
+/// Reads a field of one of the two.
+macro_rules! setting {
+    ($static:ident . $field:ident) => {{
+        // SAFETY: it is ours and aligned. Volatile, or the compiler would take the value that
+        // stands here for the one that userspace sets.
+        unsafe { (&raw const $static.$field).read_volatile() }
+    }};
+}
+
+/// How long a queue may stand still, in ticks; `None` for ever.
+#[inline(always)]
+pub fn stall_ticks() -> Option<u32> {
+    let ticks = setting!(SETTINGS.stall_ticks);
+    (ticks != 0).then_some(ticks)
+}
+
+/// A `load::Source`, as a number.
+#[inline(always)]
+pub fn source() -> u32 {
+    setting!(SETTINGS.source)
+}
+
+/// Whether members are UDP sockets.
+#[inline(always)]
+pub fn is_udp() -> bool {
+    setting!(SETTINGS.udp) != 0
+}
+
+/// Whether the tracker counts.
+#[inline(always)]
+pub fn is_tracked() -> bool {
+    setting!(SETTINGS.tracked) != 0
+}
+
+/// Where the kernel keeps what.
+pub mod offset {
+    use super::OFFSETS;
+
+    macro_rules! offsets {
+        ($($field:ident),+) => {
+            $(#[inline(always)]
+            pub fn $field() -> u64 {
+                u64::from(setting!(OFFSETS.$field))
+            })+
+        };
+    }
+
+    offsets!(sockets, backlog, half_open, head, isn, received, reading, buffered, buffer);
+}
