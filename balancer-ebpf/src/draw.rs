@@ -68,6 +68,7 @@ pub const fn random(state: u64, hash: u32) -> u32 {
 }
 
 const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 
 /// Whether a TCP segment that reached the listener may become a connection: a SYN, or the ACK that
@@ -76,6 +77,12 @@ const RST: u8 = 0x04;
 #[inline(always)]
 pub const fn opens_connection(tcp_flags: u8) -> bool {
     tcp_flags & (FIN | RST) == 0
+}
+
+/// Whether it is a SYN: the kernel may ask again for the same connection.
+#[inline(always)]
+pub const fn begins_connection(tcp_flags: u8) -> bool {
+    tcp_flags & SYN != 0
 }
 
 #[cfg(test)]
@@ -173,9 +180,9 @@ mod tests {
 
     #[test]
     fn only_a_syn_or_a_plain_ack_opens_a_connection() {
-        const SYN: u8 = 0x02;
         const ACK: u8 = 0x10;
         const ECE_CWR: u8 = 0xc0;
+        assert!(begins_connection(SYN) && !begins_connection(ACK));
         assert!(opens_connection(SYN) && opens_connection(SYN | ECE_CWR) && opens_connection(ACK));
         assert!(
             !opens_connection(RST) && !opens_connection(FIN | ACK) && !opens_connection(RST | ACK)

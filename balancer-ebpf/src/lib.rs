@@ -34,9 +34,12 @@ pub const MAX_WEIGHT: u16 = 1000;
 /// Size of the ring buffer of [`maps::LISTENS`]; its records are PIDs.
 pub const LISTENS_BYTES: u32 = 4096;
 
-/// Sockets that may be elsewhere than their [`record::Place`] says; those that migrated longest ago are
+/// Connections that are elsewhere than their [`record::Place`] says; those that migrated longest ago are
 /// forgotten first.
 pub const MAX_MOVED: u32 = 4096;
+
+/// Listeners that are remembered while they close.
+pub const MAX_CLOSING: u32 = 256;
 
 /// Names of the maps, as they stand in the object and under the group's directory on bpffs.
 pub mod maps {
@@ -46,7 +49,7 @@ pub mod maps {
     pub const TABLE: &str = "TABLE";
     /// `ARRAY`, one word: which half is live, see [`crate::control`].
     pub const CONTROL: &str = "CONTROL";
-    /// `ARRAY`, one word: the round-robin counter.
+    /// `ARRAY`, two words: the round-robin counter, and when a SYN cookie last came back (jiffies).
     pub const CURSOR: &str = "CURSOR";
     /// `PERCPU_ARRAY`, one word: the state of this CPU's random numbers.
     pub const RANDOM: &str = "RANDOM";
@@ -64,9 +67,11 @@ pub mod maps {
     pub const LOAD: &str = "LOAD";
     /// `ARRAY`: slot → its load in the worker's own words, 64 bits; may be mapped into memory.
     pub const REPORTED: &str = "REPORTED";
-    /// `LRU_HASH`: a socket's kernel address → the slot it belongs to since it migrated, or, of a
-    /// listener that closes, belonged to.
+    /// `LRU_HASH`: the kernel address of a connection that migrated → the slot it belongs to since.
     pub const MOVED: &str = "MOVED";
+    /// `LRU_HASH`: the kernel address of a listener that closes → its slot. An address is used again
+    /// after that, so each is looked up while its listener closes only.
+    pub const CLOSING: &str = "CLOSING";
     /// `SK_STORAGE`: a socket's [`crate::record::Place`]. Pinned only while the tracker counts.
     pub const SLOT_OF: &str = "SLOT_OF";
     /// Ring buffer of aya-log.
@@ -78,8 +83,8 @@ pub mod maps {
 
     /// Every map of a group, in the order in which they are pinned. `GROUP` is last: where it
     /// is readable, the others are there.
-    pub const ALL: [&str; 14] = [
-        SOCKETS, TABLE, CONTROL, CURSOR, RANDOM, COUNTERS, MISSES, LOAD, REPORTED, MOVED, MEMBERS,
-        ACCEPTED, LOGS, GROUP,
+    pub const ALL: [&str; 15] = [
+        SOCKETS, TABLE, CONTROL, CURSOR, RANDOM, COUNTERS, MISSES, LOAD, REPORTED, MOVED, CLOSING,
+        MEMBERS, ACCEPTED, LOGS, GROUP,
     ];
 }

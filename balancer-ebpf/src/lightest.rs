@@ -13,7 +13,7 @@ use balancer_ebpf::{
 use crate::{
     maps,
     queue::{self, Sockets},
-    settings,
+    segment, settings,
     steer::Draw,
 };
 
@@ -147,18 +147,37 @@ pub extern "C" fn bal_scan_queues(control: u64, start: u32, threshold: u32) -> u
 #[inline(always)]
 fn claim(ctx: &SkReuseportContext, slot: u32, seen: u64) -> bool {
     // What migrates is counted where it is open, or by the kernel itself while it is half open.
-    settings::source() != Source::Connections as u32
-        || ctx.migrating_sk().is_some()
-        || bal_claim(slot, seen) != 0
+    if settings::source() != Source::Connections as u32 || ctx.migrating_sk().is_some() {
+        return true;
+    }
+    bal_claim(slot, seen, segment::is_syn(ctx).into()) != 0
 }
 
-/// The counting of a claim: 1, or 0 where it came too late.
+#[inline(always)]
+fn jiffies() -> u64 {
+    // SAFETY: the helper only reads a counter.
+    unsafe { bpf_jiffies64() }
+}
+
+/// The counting of a claim, by a SYN or another segment: 1, or 0 where it came too late.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn bal_claim(slot: u32, seen: u64) -> u32 {
-    let Some(record) = maps::load(slot) else { return 1 };
-    // SAFETY: the helper only reads a counter.
-    record.claimed = unsafe { bpf_jiffies64() };
+pub extern "C" fn bal_claim(slot: u32, seen: u64, syn: u32) -> u32 {
+    let (Some(record), Some(cookies)) = (maps::load(slot), maps::cookies()) else { return 1 };
+    let now = jiffies();
+    // With SYN cookies the kernel forgets who sent a SYN, and asks again when the cookie is back: only
+    // that choice comes to anything.
+    if syn != 0 {
+        if load::are_in_use(*cookies, now) {
+            return 1;
+        }
+    } else if load::may_be_cookie(Sockets::find().at(slot).cookie_sent(), now) {
+        *cookies = now;
+    } else {
+        // A straggler of a connection that is gone.
+        return 1;
+    }
+    record.claimed = now;
     let before = maps::add(&mut record.count, load::PENDING);
     if seen >= MAX_LOAD || load::connections(before) == seen {
         return 1;
@@ -177,10 +196,12 @@ pub extern "C" fn bal_correct(slot: u32) -> u32 {
         return 0;
     }
     let Some(record) = maps::load(slot) else { return 0 };
+    // In this order: who is counted meanwhile has set the time before, and is not long ago.
+    let now = jiffies();
     let half_open = Sockets::find().at(slot).half_open();
-    // SAFETY: the helper only reads a counter.
-    let since = unsafe { bpf_jiffies64() }.wrapping_sub(record.claimed);
-    let correction = load::correction(record.count, half_open, since);
+    let count = maps::read(&record.count);
+    let since = now.saturating_sub(maps::read(&record.claimed));
+    let correction = load::correction(count, half_open, since);
     if correction != 0 {
         maps::add(&mut record.count, correction);
     }

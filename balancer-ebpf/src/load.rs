@@ -76,6 +76,26 @@ pub const fn correction(count: u64, half_open: u32, since: u64) -> u64 {
     ((half_open as i32).wrapping_sub(pending) as u32 as u64) << 32
 }
 
+/// The kernel notes that it sends cookies once a second at most, a thousand jiffies; their way is
+/// not longer.
+const COOKIE_SENT: u32 = 4096;
+
+/// Whether a plain ACK may bring a SYN cookie back, where the kernel last sent one at `sent`, the lower
+/// half of jiffies.
+#[inline(always)]
+pub const fn may_be_cookie(sent: u32, now: u64) -> bool {
+    sent != 0 && ((now & 0xffff_ffff) as u32).wrapping_sub(sent) < COOKIE_SENT
+}
+
+/// SYN cookies that came back this many jiffies ago are in use still: a quarter of a second at least.
+const COOKIES_LAST: u64 = 256;
+
+/// Whether SYN cookies are in use, where one was last seen to come back at `seen`; 0 for never.
+#[inline(always)]
+pub const fn are_in_use(seen: u64, now: u64) -> bool {
+    seen != 0 && now.wrapping_sub(seen) < COOKIES_LAST
+}
+
 /// Whether a load is less than another, each relative to its weight.
 #[inline(always)]
 pub const fn is_lighter(load: u64, weight: u64, than: u64, its_weight: u64) -> bool {
@@ -288,6 +308,18 @@ mod tests {
     fn a_leak_is_mended_even_where_a_slot_is_never_quiet() {
         assert_eq!(connections(corrected(count(5, 100_000), 3, 0)), 8);
         assert_eq!(connections(corrected(count(5, -1), 3, 0)), 8);
+    }
+
+    #[test]
+    fn an_ack_may_bring_a_cookie_back_only_if_one_was_sent_of_late() {
+        assert!(may_be_cookie(u32::MAX - 5, (1 << 40) + 10) && !may_be_cookie(0, 10));
+        assert!(!may_be_cookie(100, (1 << 32) + 100 + 4096));
+    }
+
+    #[test]
+    fn cookies_are_in_use_for_a_while_after_one_came_back() {
+        assert!(are_in_use(1000, 1000) && are_in_use(1000, 1255));
+        assert!(!are_in_use(1000, 1256) && !are_in_use(0, 10));
     }
 
     #[test]

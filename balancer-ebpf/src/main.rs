@@ -12,6 +12,7 @@ mod listens;
 mod maps;
 mod moved;
 mod queue;
+mod segment;
 mod settings;
 mod steer;
 mod track;

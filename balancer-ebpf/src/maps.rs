@@ -15,7 +15,7 @@ use aya_ebpf::{
     programs::SkReuseportContext,
 };
 use balancer_ebpf::{
-    MAX_MOVED, MAX_SLOTS,
+    MAX_CLOSING, MAX_MOVED, MAX_SLOTS,
     control::Control,
     draw,
     record::{GroupRecord, LoadRecord, MemberRecords, Misses, Place, SlotCounters},
@@ -34,7 +34,7 @@ static TABLE: Array<u64, { table::WORDS as usize }> = Array::new();
 static CONTROL: Array<u64, 1> = Array::new();
 
 #[btf_map]
-static CURSOR: Array<u64, 1> = Array::new();
+static CURSOR: Array<u64, 2> = Array::new();
 
 #[btf_map]
 static COUNTERS: PerCpuArray<SlotCounters, { MAX_SLOTS as usize }> = PerCpuArray::new();
@@ -53,6 +53,9 @@ static REPORTED: Array<u64, { MAX_SLOTS as usize }, { BPF_F_MMAPABLE as usize }>
 
 #[btf_map]
 static MOVED: LruHashMap<u64, u32, { MAX_MOVED as usize }> = LruHashMap::new();
+
+#[btf_map]
+static CLOSING: LruHashMap<u64, u32, { MAX_CLOSING as usize }> = LruHashMap::new();
 
 /// aya's own type for it has no room for `BPF_F_CLONE`. As it is for every map, the fields are read
 /// by their types.
@@ -126,6 +129,20 @@ pub fn add(word: &mut u64, more: u64) -> u64 {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(word, more) }
 }
 
+/// When a SYN cookie was last seen to come back, in jiffies.
+#[inline(always)]
+pub fn cookies() -> Option<&'static mut u64> {
+    // SAFETY: the pointer is into the map, and a word is read and written in one step.
+    CURSOR.get_ptr_mut(1).map(|seen| unsafe { &mut *seen })
+}
+
+/// Reads a word of a map, in the order of the program and once.
+#[inline(always)]
+pub fn read(word: &u64) -> u64 {
+    // SAFETY: a reference is aligned and points to somewhere.
+    unsafe { core::ptr::from_ref(word).read_volatile() }
+}
+
 /// The next state of this CPU's random numbers.
 #[inline(always)]
 pub fn random_state() -> Option<u64> {
@@ -189,23 +206,30 @@ pub fn reported(slot: u32) -> Option<u64> {
     REPORTED.get(slot).copied()
 }
 
-/// Where a socket belongs since it migrated, or belonged before it closed.
+/// The slot of a listener that closes just now.
 #[inline(always)]
-pub fn moved(socket: u64) -> Option<u32> {
+pub fn closing(listener: u64) -> Option<u32> {
     // SAFETY: read at once, before anybody can take its place.
-    unsafe { MOVED.get(socket) }.copied()
+    unsafe { CLOSING.get(listener) }.copied()
 }
 
-/// Notes where a socket belongs. Where that fails it is counted for the slot it came by.
+/// Notes that a listener closes. Where that fails, what waits at it stays counted for its slot.
 #[inline(always)]
-pub fn set_moved(socket: u64, slot: u32) {
-    let _ = MOVED.insert(socket, slot, 0);
+pub fn set_closing(listener: u64, slot: u32) {
+    let _ = CLOSING.insert(listener, slot, 0);
 }
 
-/// Where a socket belongs that migrated, and that it is gone.
+/// Notes where a connection belongs. Where that fails it is counted for the slot it came by.
 #[inline(always)]
-pub fn take_moved(socket: u64) -> Option<u32> {
-    let slot = moved(socket)?;
-    let _ = MOVED.remove(socket);
+pub fn set_moved(connection: u64, slot: u32) {
+    let _ = MOVED.insert(connection, slot, 0);
+}
+
+/// Where a connection belongs that migrated, and that it is gone.
+#[inline(always)]
+pub fn take_moved(connection: u64) -> Option<u32> {
+    // SAFETY: as in `closing`.
+    let slot = unsafe { MOVED.get(connection) }.copied()?;
+    let _ = MOVED.remove(connection);
     Some(slot)
 }

@@ -23,7 +23,7 @@ pub fn count(ctx: &SkReuseportContext, slot: u32) {
         return;
     }
     // The tracker noted whose listener this was when it closed.
-    let Some(from) = maps::moved(ctx.sk().sock as u64) else { return };
+    let Some(from) = maps::closing(ctx.sk().sock as u64) else { return };
     maps::set_moved(connection.sock as u64, slot);
     if let Some(record) = maps::load(from) {
         maps::add(&mut record.count, load::OPEN.wrapping_neg());

@@ -84,6 +84,12 @@ impl Socket {
         read_u32(self.0 + offset::half_open())
     }
 
+    /// When the kernel last sent a SYN cookie for one of the group, in jiffies, their lower half.
+    #[inline(always)]
+    pub fn cookie_sent(self) -> u32 {
+        read_u32(read_u64(self.0 + offset::group()) + offset::cookie_sent())
+    }
+
     /// What tells the connection that has waited longest from others: the first sequence number it
     /// was answered with.
     #[inline(always)]

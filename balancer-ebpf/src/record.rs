@@ -182,6 +182,10 @@ pub struct Offsets {
     pub buffered: u32,
     /// `sock.sk_rcvbuf`
     pub buffer: u32,
+    /// `sock.sk_reuseport_cb`: the kernel's own group.
+    pub group: u32,
+    /// `sock_reuseport.synq_overflow_ts`: when it last sent a SYN cookie.
+    pub cookie_sent: u32,
 }
 
 /// All member records, by slot: one value of one map, so that one system call reads who is there.
@@ -194,7 +198,7 @@ const _: () = assert!(size_of::<MemberRecord>() == 48);
 const _: () = assert!(size_of::<LoadRecord>() == 32);
 const _: () = assert!(size_of::<Place>() == 8);
 const _: () = assert!(size_of::<Settings>() == 20);
-const _: () = assert!(size_of::<Offsets>() == 36);
+const _: () = assert!(size_of::<Offsets>() == 44);
 
 #[cfg(feature = "user")]
 mod pod {

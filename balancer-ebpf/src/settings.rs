@@ -17,6 +17,8 @@ static OFFSETS: Offsets = Offsets {
     reading: 0,
     buffered: 0,
     buffer: 0,
+    group: 0,
+    cookie_sent: 0,
 };
 
 /// Reads a field of one of the two.
@@ -66,5 +68,17 @@ pub mod offset {
         };
     }
 
-    offsets!(sockets, backlog, half_open, head, isn, received, reading, buffered, buffer);
+    offsets!(
+        sockets,
+        backlog,
+        half_open,
+        head,
+        isn,
+        received,
+        reading,
+        buffered,
+        buffer,
+        group,
+        cookie_sent
+    );
 }

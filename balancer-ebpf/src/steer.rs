@@ -4,10 +4,9 @@
 use aya_ebpf::{bindings::sk_action::SK_PASS, programs::SkReuseportContext};
 use balancer_ebpf::{MAX_MEMBERS, control::Control, draw, record::Misses};
 
-use crate::{client, lightest, maps, moved, queue, settings};
+use crate::{client, lightest, maps, moved, queue, segment, settings};
 
 const ENOENT: i64 = 2;
-const IPPROTO_TCP: u32 = 6;
 
 /// Members whose queues are looked at in each choice, beside the one chosen: all of a small group,
 /// some others each time of a large one.
@@ -33,7 +32,7 @@ pub fn at(live: Control, position: u32) -> Option<Draw> {
 /// for an unlucky draw.
 #[inline(always)]
 pub fn steer(ctx: &SkReuseportContext, draw: impl Fn(Control, u32) -> Option<Draw>) -> u32 {
-    if is_straggler(ctx) {
+    if segment::is_straggler(ctx) {
         return SK_PASS;
     }
     match choose(ctx, draw) {
@@ -164,17 +163,4 @@ fn count(what: impl FnOnce(&mut Misses)) {
     if let Some(misses) = maps::misses() {
         what(misses);
     }
-}
-
-/// A segment of a TCP connection that is gone. A migration has no packet, and is none.
-#[inline(always)]
-fn is_straggler(ctx: &SkReuseportContext) -> bool {
-    const FLAGS: usize = 13;
-    let header = ctx.data();
-    if ctx.ip_protocol() != IPPROTO_TCP || header + FLAGS + 1 > ctx.data_end() {
-        return false;
-    }
-    // SAFETY: the bound was checked just now, and is what the verifier goes by.
-    let flags = unsafe { *((header + FLAGS) as *const u8) };
-    !draw::opens_connection(flags)
 }

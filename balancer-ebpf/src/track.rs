@@ -34,7 +34,7 @@ pub fn track(ctx: &BtfTracePointContext) {
             let slot = maps::take_moved(address).unwrap_or(place.slot);
             count(slot, load::OPEN.wrapping_neg());
         }
-        Change::ListenerEnds => maps::set_moved(address, place.slot),
+        Change::ListenerEnds => maps::set_closing(address, place.slot),
     }
 }
 

@@ -90,6 +90,8 @@ pub fn stall_ticks(tuning: Tuning) -> u32 {
 pub struct Requirement {
     /// The option, as on the command line.
     pub of: String,
+    /// Whether the kernel must describe its types.
+    pub btf: bool,
 }
 
 /// Why it cannot be had.
@@ -97,14 +99,14 @@ pub struct Requirement {
 pub enum Unmet {
     /// Lacking the right.
     #[error(
-        "{0} looks into the kernel's own sockets, which needs CAP_PERFMON; run this as root, or choose \
+        "{0} needs CAP_PERFMON, to look into the kernel's own sockets; run this as root, or choose \
          a policy that does without, such as round-robin"
     )]
     Capability(String),
     /// Lacking BTF.
     #[error(
-        "{0} looks into the kernel's own sockets, which needs a kernel with BTF (CONFIG_DEBUG_INFO_BTF; \
-         {1} is missing); choose a policy that does without, such as round-robin"
+        "{0} needs a kernel with BTF, to look into its sockets (CONFIG_DEBUG_INFO_BTF; {1} is \
+         missing); choose a policy that does without, such as round-robin"
     )]
     Btf(String, &'static str),
     /// There are none.
@@ -121,12 +123,17 @@ pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 impl Requirement {
     /// What a policy with these options takes; `None` where every machine that can steer has it.
     pub fn of(policy: Policy, tuning: Tuning) -> Option<Self> {
-        let of = match policy.source(tuning.load) {
-            Source::Connections | Source::Queue => format!("the policy {}", policy.name()),
-            _ if policy.steers() && tuning.avoid_stalled.is_some() => "--avoid-stalled".to_owned(),
-            _ => return None,
+        let source = policy.source(tuning.load);
+        let avoids = policy.steers() && tuning.avoid_stalled.is_some();
+        let of = match source {
+            // To ask every member takes a loop that the verifier follows with that right only.
+            Source::Connections | Source::Queue | Source::Reported => {
+                format!("the policy {}", policy.name())
+            }
+            Source::None if avoids => "--avoid-stalled".to_owned(),
+            Source::None => return None,
         };
-        Some(Self { of })
+        Some(Self { of, btf: avoids || source != Source::Reported })
     }
 
     /// Checks that this machine has it.
@@ -137,7 +144,7 @@ impl Requirement {
         if !privilege::has(CapabilitySet::PERFMON) {
             return Err(Unmet::Capability(self.of));
         }
-        if !Path::new(BTF).exists() {
+        if self.btf && !Path::new(BTF).exists() {
             return Err(Unmet::Btf(self.of, BTF));
         }
         Ok(())
@@ -203,7 +210,9 @@ mod tests {
         let plain = Tuning::default();
         let least = Some("the policy least-connections".to_owned());
         assert_eq!(needs(Policy::LeastConnections, plain), least);
-        assert_eq!(needs(Policy::LeastConnections, reported), None);
+        assert_eq!(needs(Policy::LeastConnections, reported), least);
+        let needs_btf = |tuning| Requirement::of(Policy::LeastConnections, tuning).unwrap().btf;
+        assert!(needs_btf(plain) && !needs_btf(reported));
         assert!(needs(Policy::ShortestQueue, reported).is_some());
         assert_eq!(needs(Policy::RoundRobin, plain), None);
         assert_eq!(needs(Policy::RoundRobin, avoiding), Some("--avoid-stalled".to_owned()));

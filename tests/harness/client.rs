@@ -93,6 +93,17 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
+/// Makes a request and reads the beginning of its answer: the connection has been accepted then, and
+/// stays.
+///
+/// # Panics
+/// Where there is no answer.
+pub fn say_hello(stream: &mut TcpStream) {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("a request");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    assert!(stream.read(&mut [0; 512]).expect("an answer") > 0, "the connection was closed");
+}
+
 /// Makes requests one after another; each must be answered.
 pub fn requests(address: SocketAddr, count: usize) -> Vec<Answer> {
     (0..count).map(|_| request(address).expect("an answer")).collect()

@@ -33,6 +33,17 @@ pub struct TestGroup {
 impl TestGroup {
     /// A member for each weight, all live, on a port of the kernel's choosing.
     pub fn new(host: &Host, protocol: Protocol, policy: Policy, weights: &[u16]) -> Self {
+        Self::tuned(host, protocol, policy, Tuning::default(), weights)
+    }
+
+    /// As [`TestGroup::new`], with options.
+    pub fn tuned(
+        host: &Host,
+        protocol: Protocol,
+        policy: Policy,
+        tuning: Tuning,
+        weights: &[u16],
+    ) -> Self {
         let first = bind(protocol, SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = first.local_addr().unwrap().as_socket().unwrap();
         let group = Group {
@@ -42,7 +53,7 @@ impl TestGroup {
             log_level: 0,
             adopted: false,
             replaced: false,
-            tuning: Tuning::default(),
+            tuning,
         };
         let store = Store::prepare(host.bpffs()).unwrap();
         let (mut steering, _) = Steering::create(&store, "test", &group, |_| Ok(())).unwrap();
@@ -78,6 +89,19 @@ impl TestGroup {
     /// Times each slot was chosen.
     pub fn selected(&self) -> Vec<u64> {
         self.snapshot().members.iter().map(|member| member.tally.selected).collect()
+    }
+
+    /// Connections that count as open on each slot.
+    pub fn open(&self) -> Vec<u64> {
+        self.snapshot().members.iter().map(|member| member.open.unwrap()).collect()
+    }
+
+    /// Makes a listening socket a member, live at once; its slot.
+    pub fn seat(&mut self, socket: &Socket) -> usize {
+        let slot = self.steering.seat(socket.as_fd(), Weight::ONE).unwrap();
+        self.steering.set_state(slot, SlotState::Live).unwrap();
+        self.steering.publish().unwrap();
+        slot as usize
     }
 
     /// Connections that wait in a slot's queue, taken out of it.

@@ -23,6 +23,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use balancer_ebpf::{
     load::{self, Source},
+    maps as names,
     record::{MemberRecord, MemberRecords, SlotState},
     stall,
 };
@@ -37,7 +38,7 @@ pub use self::{
     stats::{Measuring, Runs, measure_runs},
     store::{DEFAULT_BPFFS, Lock, Store, is_bpffs},
 };
-use self::{maps::Maps, object::Program};
+use self::{maps::Maps, object::Program, shared::SharedWords};
 use crate::{
     group::Group,
     policy::Policy,
@@ -269,6 +270,21 @@ impl Steering {
     /// How many connections a slot's worker has open, as far as they are counted.
     pub fn open_connections(&self, slot: u32) -> u64 {
         load::open(self.maps.connections(slot)).into()
+    }
+
+    /// How many connections count for a slot where loads are compared: open, and on their way.
+    pub fn counted_connections(&self, slot: u32) -> u64 {
+        load::connections(self.maps.connections(slot))
+    }
+
+    /// Says a slot's load in its worker's place, see [`crate::tuning::Load::Reported`].
+    ///
+    /// # Errors
+    /// Where the map cannot be opened.
+    pub fn report(&self, slot: u32, load: u64) -> Result<()> {
+        let reported = SharedWords::open(&self.directory.join(names::REPORTED), 1)?;
+        reported.set(slot as usize, load);
+        Ok(())
     }
 
     /// Switches the policy and its options: table, then program, each in one step.

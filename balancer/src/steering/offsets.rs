@@ -42,6 +42,8 @@ fn read(btf: &Btf) -> Result<Offsets> {
         reading: of("udp_sock", &["reader_queue", "qlen"])?,
         buffered: of("sock", &["sk_backlog", "rmem_alloc"])?,
         buffer: of("sock", &["sk_rcvbuf"])?,
+        group: of("sock", &["sk_reuseport_cb"])?,
+        cookie_sent: of("sock_reuseport", &["synq_overflow_ts"])?,
     })
 }
 

@@ -21,6 +21,8 @@ pub(super) struct SharedWords {
 
 // SAFETY: the memory is this value's until it is dropped, and only accessed as atomics.
 unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
     /// Maps a pinned array, made with `BPF_F_MMAPABLE`, whose values are so many words each.
