@@ -310,7 +310,7 @@ fn without_the_debug_level_no_logging_instruction_is_in_the_loaded_program() {
 #[test]
 fn at_the_debug_level_every_choice_is_shown_with_client_position_and_slot() {
     Host::with(|host| {
-        for (listen, open, close) in [("127.0.0.1:0", "", ""), ("[::1]:0", "[", "]")] {
+        for (listen, mapped) in [("127.0.0.1:0", "::ffff:"), ("[::1]:0", "")] {
             let args = ["--log-level", "debug", "--listen", listen, "--workers", "2"];
             let running = host.run(&args);
             let answers = requests(running.address(), 4);
@@ -320,7 +320,7 @@ fn at_the_debug_level_every_choice_is_shown_with_client_position_and_slot() {
                 let (client, _) = client.split_once("] received").unwrap();
                 let client: std::net::SocketAddr = client.parse().unwrap();
                 let line = format!(
-                    "client {open}{}{close}:{} position {} slot {}",
+                    "client [{mapped}{}]:{} position {} slot {}",
                     client.ip(),
                     client.port(),
                     position % 2,

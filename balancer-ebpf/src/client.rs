@@ -21,20 +21,14 @@ pub fn log(ctx: &SkReuseportContext, position: u32, slot: u32) {
         return;
     }
     let port = source_port(ctx);
-    if ctx.eth_protocol() == u32::from(ETH_P_IPV6.to_be()) {
-        let client: [u8; 16] = load(ctx, IPV6_SOURCE).unwrap_or_default();
-        debug!(ctx, "client [{:i}]:{} position {} slot {}", client, port, position, slot);
+    // Of both families in one form, because a log line is a lot of code.
+    let client: [u8; 16] = if ctx.eth_protocol() == u32::from(ETH_P_IPV6.to_be()) {
+        load(ctx, IPV6_SOURCE).unwrap_or_default()
     } else {
-        let client: [u8; 4] = load(ctx, IPV4_SOURCE).unwrap_or_default();
-        debug!(
-            ctx,
-            "client {:i}:{} position {} slot {}",
-            u32::from_be_bytes(client),
-            port,
-            position,
-            slot
-        );
-    }
+        let [a, b, c, d]: [u8; 4] = load(ctx, IPV4_SOURCE).unwrap_or_default();
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    };
+    debug!(ctx, "client [{:i}]:{} position {} slot {}", client, port, position, slot);
 }
 
 /// Source port of the TCP or UDP header; 0 for a migration, which has no packet.

@@ -31,12 +31,10 @@ pub fn of_all(ctx: &SkReuseportContext, live: Control, attempt: u32) -> Option<D
     if attempt == 0 && source == Source::Connections as u32 {
         bal_correct(maps::member_at(live, start)?);
     }
-    let found = if source == Source::Connections as u32 {
-        bal_scan_counts(live.pack(), start)
-    } else if source == Source::Queue as u32 {
+    let found = if source == Source::Queue as u32 {
         bal_scan_queues(live.pack(), start, settings::stall_ticks().unwrap_or(NEVER))
     } else {
-        bal_scan_reports(live.pack(), start)
+        bal_scan_loads(live.pack(), start)
     };
     let Some((slot, seen)) = Least::unpack(found) else { return Some(Draw::Nobody) };
     let seen = if attempt < CLAIMS { seen } else { MAX_LOAD };
@@ -54,17 +52,10 @@ pub fn of_two(ctx: &SkReuseportContext, live: Control, hash: u32) -> Option<Draw
     if settings::source() == Source::Connections as u32 {
         bal_correct(other);
     }
-    let (its, others) = (maps::load(one)?, maps::load(other)?);
-    let least = Least::default().or(one, load_of(one, its), its.weight, 0, 0).or(
-        other,
-        load_of(other, others),
-        others.weight,
-        1,
-        0,
-    );
-    let Some((slot, _)) = Least::unpack(least.pack()) else { return Some(Draw::Again) };
+    let lighter = bal_is_lighter(other, one) != 0;
+    let (slot, at) = if lighter { (other, second) } else { (one, first) };
     claim(ctx, slot, MAX_LOAD);
-    Some(Draw::Slot { slot, at: if slot == one { first } else { second } })
+    Some(Draw::Slot { slot, at })
 }
 
 /// The shortest queue of all, stalled or not.
@@ -74,11 +65,11 @@ pub fn shortest_queue(live: Control, start: u32) -> Option<u32> {
 }
 
 #[inline(always)]
-fn load_of(slot: u32, record: &LoadRecord) -> u64 {
+fn load_of(slot: u32, record: &LoadRecord) -> Option<u64> {
     if settings::source() == Source::Reported as u32 {
-        maps::reported(slot).map_or(MAX_LOAD, load::reported)
+        Some(load::reported(maps::reported(slot)?))
     } else {
-        load::connections(record.count)
+        Some(load::connections(record.count))
     }
 }
 
@@ -110,22 +101,24 @@ fn scan(
 // Functions of their own for the verifier, which checks them once and not with each path that leads
 // there: their loops would be too much of that.
 
-/// By connections.
+/// By connections, or by what workers say.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn bal_scan_counts(control: u64, start: u32) -> u64 {
-    scan(control, start, settings::stall_ticks().unwrap_or(NEVER), |_, record| {
-        Some((load::connections(record.count), 0))
+pub extern "C" fn bal_scan_loads(control: u64, start: u32) -> u64 {
+    scan(control, start, settings::stall_ticks().unwrap_or(NEVER), |slot, record| {
+        Some((load_of(slot, record)?, 0))
     })
 }
 
-/// By what workers say.
+/// Whether a slot has less to do by its weight than another: 1, or 0. One without a socket has the
+/// most.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn bal_scan_reports(control: u64, start: u32) -> u64 {
-    scan(control, start, settings::stall_ticks().unwrap_or(NEVER), |slot, _| {
-        Some((load::reported(maps::reported(slot)?), 0))
-    })
+pub extern "C" fn bal_is_lighter(slot: u32, than: u32) -> u32 {
+    let (Some(ours), Some(its)) = (maps::load(slot), maps::load(than)) else { return 0 };
+    let (Some(load), Some(other)) = (load_of(slot, ours), load_of(than, its)) else { return 0 };
+    let lighter = load::is_lighter(load, ours.weight, other, its.weight);
+    u32::from(ours.weight != 0 && (its.weight == 0 || lighter))
 }
 
 /// By queues; who has stood still for so many ticks is left out.
