@@ -1,19 +1,29 @@
-//! Connections that the tracker cannot know of: those that were there before it. They are found by the
-//! kernel's own listing of sockets, and told to it, each by whoever has it open.
+//! Keeps what the tracker counts true to the kernel's own listing of connections.
 //!
-//! What the tracker counts can be compared with that listing at any time, see [`compare`].
+//! The tracker is told of what happens to connections, not of what there is: those that were there before
+//! it are found in the listing, and told to it ([`catch_up`]). And should it ever have missed or made
+//! up one, it is set right by that listing ([`Reconciler`]).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use balancer_ebpf::record::SlotState;
 
 use crate::{
-    discovery::{Accepted, accepted},
+    discovery::{Connections, Holding, held},
     group::Protocol,
     process,
-    steering::{Member, Steering},
+    steering::Steering,
 };
+
+/// How many connections a slot's worker has: counted by the tracker, and listed by the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By the tracker.
+    pub tracked: u64,
+    /// By the kernel: those it has open, and those that wait at its socket.
+    pub listed: u64,
+}
 
 /// Tells the tracker of all connections that the group's workers have open and that it does not know;
 /// how many those were. Nothing where connections are not counted.
@@ -24,7 +34,15 @@ use crate::{
 /// Where the kernel does not list connections, or those of a worker cannot be borrowed.
 pub fn catch_up(steering: &Steering) -> Result<usize> {
     let mut new = 0;
-    for (slot, connection) in open_connections(steering)? {
+    for (slot, connections) in list(steering)? {
+        new += tell(steering, slot, &connections)?;
+    }
+    Ok(new)
+}
+
+fn tell(steering: &Steering, slot: u32, connections: &Connections) -> Result<usize> {
+    let mut new = 0;
+    for connection in &connections.held {
         // It may have ended since, or its worker.
         let borrowed = process::borrow_fd(connection.process, connection.fd, connection.inode);
         let Ok(socket) = borrowed else { continue };
@@ -33,48 +51,98 @@ pub fn catch_up(steering: &Steering) -> Result<usize> {
     Ok(new)
 }
 
-/// How many connections each slot's worker has open: counted by the tracker, and listed by the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// By the tracker.
-    pub tracked: u64,
-    /// By the kernel, as far as they are accepted.
-    pub listed: u64,
-}
-
 /// Compares what the tracker counts with the kernel's own listing, by slot. The two are taken one
-/// after the other: they agree where nothing changes meanwhile, and nothing waits to be accepted.
+/// after the other: they agree where nothing changes meanwhile.
 ///
 /// # Errors
 /// As [`catch_up`].
 pub fn compare(steering: &Steering) -> Result<BTreeMap<u32, Counts>> {
-    let mut counts: BTreeMap<u32, Counts> = BTreeMap::new();
-    for member in steering.members()? {
-        counts.entry(member.slot).or_default().tracked = steering.open_connections(member.slot);
-    }
-    for (slot, _) in open_connections(steering)? {
-        counts.entry(slot).or_default().listed += 1;
-    }
-    Ok(counts)
-}
-
-/// The connections of the group that its workers have open, with the slot of who has it.
-fn open_connections(steering: &Steering) -> Result<Vec<(u32, Accepted)>> {
-    let group = steering.group()?;
-    if group.identity.protocol == Protocol::Udp || !steering.is_tracked() {
-        return Ok(Vec::new());
-    }
-    let members: Vec<Member> = steering
+    let counted: BTreeMap<u32, u64> = steering
         .members()?
         .into_iter()
-        .filter(|member| member.state != SlotState::Vacant && member.worker.is_alive())
+        .map(|member| (member.slot, steering.open_connections(member.slot)))
         .collect();
-    let pids: HashSet<u32> = members.iter().map(|member| member.worker.pid).collect();
-    let mut open = Vec::new();
-    for member in &members {
-        let others = pids.iter().copied().filter(|pid| *pid != member.worker.pid).collect();
-        let found = accepted(&group.identity, member.worker, &others)?;
-        open.extend(found.into_iter().map(|connection| (member.slot, connection)));
+    let listed = list(steering)?;
+    Ok(counted
+        .into_iter()
+        .map(|(slot, tracked)| {
+            let of_slot = listed.get(&slot);
+            let listed = of_slot.map_or(0, |c| c.held.len() as u64 + c.queued);
+            (slot, Counts { tracked, listed })
+        })
+        .collect())
+}
+
+/// The connections of the group's workers, by slot.
+fn list(steering: &Steering) -> Result<BTreeMap<u32, Connections>> {
+    let group = steering.group()?;
+    if group.identity.protocol == Protocol::Udp || !steering.is_tracked() {
+        return Ok(BTreeMap::new());
     }
-    Ok(open)
+    let mut members = steering.members()?;
+    members.retain(|member| member.state != SlotState::Vacant && member.worker.is_alive());
+    let holdings: Vec<Holding> = members
+        .iter()
+        .map(|member| Holding { worker: member.worker, cookie: member.cookie })
+        .collect();
+    let connections = held(&group.identity, &holdings)?;
+    Ok(members.iter().map(|member| member.slot).zip(connections).collect())
+}
+
+/// Compares again and again, and sets right what is wrong twice in a row while nothing happens.
+#[derive(Debug, Default)]
+pub struct Reconciler {
+    last: BTreeMap<u32, Counts>,
+}
+
+impl Reconciler {
+    /// Looks once, and sets right what was wrong the last time too; returns the slots and by how much.
+    ///
+    /// # Errors
+    /// As [`catch_up`].
+    pub fn look(&mut self, steering: &Steering) -> Result<Vec<(u32, i64)>> {
+        if !steering.is_tracked() {
+            self.last.clear();
+            return Ok(Vec::new());
+        }
+        let now = compare(steering)?;
+        let wrong = drifted(&self.last, &now);
+        self.last = now;
+        // Those that are not known to it at all must be made known, or they would be counted off never.
+        if wrong.iter().any(|(_, by)| *by > 0) && catch_up(steering)? > 0 {
+            return Ok(Vec::new());
+        }
+        for &(slot, by) in &wrong {
+            tracing::warn!("slot {slot}: open connections were counted wrong, set right by {by:+}");
+            steering.correct_open_connections(slot, by);
+        }
+        Ok(wrong)
+    }
+}
+
+/// The slots that were wrong the same way in two looks, between which nothing happened, and by how much
+/// too few.
+fn drifted(before: &BTreeMap<u32, Counts>, now: &BTreeMap<u32, Counts>) -> Vec<(u32, i64)> {
+    now.iter()
+        .filter(|(slot, counts)| before.get(slot) == Some(*counts))
+        .map(|(&slot, counts)| (slot, counts.listed.cast_signed() - counts.tracked.cast_signed()))
+        .filter(|(_, by)| *by != 0)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wrong_twice_while_nothing_happens_has_drifted() {
+        let look = |counts: [(u64, u64); 4]| -> BTreeMap<u32, Counts> {
+            let counts = counts.map(|(tracked, listed)| Counts { tracked, listed });
+            (0..).zip(counts).collect()
+        };
+        let before = look([(5, 5), (7, 6), (9, 8), (3, 4)]);
+        let now = look([(5, 5), (7, 6), (10, 9), (3, 4)]);
+        assert_eq!(drifted(&before, &now), [(1, -1), (3, 1)]);
+        assert_eq!(drifted(&BTreeMap::new(), &now), []);
+    }
 }

@@ -9,6 +9,8 @@ use std::{
 use balancer::{
     group::Protocol,
     policy::Policy,
+    steering::{Steering, Store},
+    tracking::Reconciler,
     tuning::{Load, Tuning},
 };
 use harness::{Host, TestGroup, running::wait_until};
@@ -145,6 +147,29 @@ fn connections_that_were_there_before_count_from_the_switch_on() {
         host.succeed(&["policy", "round-robin"]);
         host.succeed(&["policy", "two-choices"]);
         assert_eq!(open(0).as_u64().unwrap() + open(1).as_u64().unwrap(), 5);
+        running.stop();
+    });
+}
+
+#[test]
+fn a_count_that_is_wrong_is_set_right_by_what_the_kernel_lists() {
+    Host::with(|host| {
+        let args = ["--workers", "2", "--policy", "least-connections", "--name", "web"];
+        let running = host.run(&args);
+        let mut clients: Vec<_> =
+            (0..8).map(|_| TcpStream::connect(running.address()).unwrap()).collect();
+        clients.iter_mut().for_each(harness::client::say_hello);
+        let steering = Steering::open(&Store::at(host.bpffs()), "web").unwrap();
+        let mut reconciler = Reconciler::default();
+        let open = || [0, 1].map(|slot| steering.open_connections(slot));
+        for wrong in [3, -2] {
+            steering.correct_open_connections(1, wrong);
+            assert_eq!(open(), [4, 4u64.checked_add_signed(wrong).unwrap()]);
+            assert_eq!(reconciler.look(&steering).unwrap(), [], "once may be chance");
+            assert_eq!(reconciler.look(&steering).unwrap(), [(1, -wrong)]);
+            assert_eq!(open(), [4, 4]);
+            assert_eq!(reconciler.look(&steering).unwrap(), []);
+        }
         running.stop();
     });
 }

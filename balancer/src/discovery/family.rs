@@ -10,12 +10,22 @@ use crate::process::Identity;
 /// The PIDs of a process and all that descend from it, but for `others` and what descends from
 /// those: they are workers of their own.
 pub(super) fn of(pid: u32, others: &HashSet<u32>) -> Vec<u32> {
+    descend(pid, &children(), others)
+}
+
+/// As [`of`], for each of several workers, with the others as those.
+pub(super) fn of_each(pids: &[u32]) -> Vec<Vec<u32>> {
+    let (children, all) = (children(), HashSet::from_iter(pids.iter().copied()));
+    pids.iter().map(|&pid| descend(pid, &children, &all)).collect()
+}
+
+fn children() -> HashMap<u32, Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for process in procfs::process::all_processes().into_iter().flatten().flatten() {
         let Ok(stat) = process.stat() else { continue };
         children.entry(stat.ppid.unsigned_abs()).or_default().push(stat.pid.unsigned_abs());
     }
-    descend(pid, &children, others)
+    children
 }
 
 fn descend(pid: u32, children: &HashMap<u32, Vec<u32>>, others: &HashSet<u32>) -> Vec<u32> {

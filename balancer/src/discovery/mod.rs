@@ -17,6 +17,7 @@ mod choice;
 mod diag;
 mod family;
 mod grouping;
+mod held;
 mod holders;
 mod lookout;
 pub mod netns;
@@ -30,9 +31,10 @@ use self::holders::{HeldBy, Holders};
 pub use self::{
     bound::{Bound, NotBound, bound_by},
     diag::BoundSocket,
+    held::{Connections, Holding, held},
     lookout::{Bystander, Lookout, bystanders},
     netns::{Netns, NetnsArgument},
-    remaining::{Accepted, Arriving, Drained, Remaining, accepted, arriving, remaining},
+    remaining::{Arriving, Drained, Remaining, arriving, remaining},
 };
 use crate::{
     group::GroupIdentity,

@@ -29,17 +29,6 @@ pub struct Drained {
     pub others: HashSet<u32>,
 }
 
-/// A connection that a process has open.
-#[derive(Clone, Copy, Debug)]
-pub struct Accepted {
-    /// Who has it.
-    pub process: Identity,
-    /// Its descriptor there.
-    pub fd: i32,
-    /// Its inode.
-    pub inode: u64,
-}
-
 /// Clients whose handshake with a group was under way when it was looked at. The kernel does not
 /// tell with which member, so each counts until it is accepted or given up.
 #[derive(Clone, Debug, Default)]
@@ -99,26 +88,10 @@ pub fn remaining(
     Ok(count(&sockets, &connections, drained, arriving, |inode| held.contains(&inode)))
 }
 
-/// The group's connections that a worker, or a descendant of it, has open and has not closed its side
-/// of; `others` are the PIDs of the group's other workers.
-///
-/// # Errors
-/// As [`arriving`].
-pub fn accepted(
+pub(super) fn look(
     group: &GroupIdentity,
     worker: Identity,
-    others: &HashSet<u32>,
-) -> Result<Vec<Accepted>> {
-    let (_, connections) = look(group, worker)?;
-    let held = family::sockets(&family::of(worker.pid, others));
-    let open = connections.iter().filter_map(|connection| match connection.life {
-        Life::Accepted(inode) => Some((inode, *held.get(&inode)?)),
-        _ => None,
-    });
-    Ok(open.map(|(inode, (process, fd))| Accepted { process, fd, inode }).collect())
-}
-
-fn look(group: &GroupIdentity, worker: Identity) -> Result<(Vec<BoundSocket>, Vec<Connection>)> {
+) -> Result<(Vec<BoundSocket>, Vec<Connection>)> {
     if !worker.is_alive() {
         return Ok(Default::default());
     }

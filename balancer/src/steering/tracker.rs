@@ -128,6 +128,12 @@ impl Steering {
         Ok(())
     }
 
+    /// Changes the number of a slot's open connections by so many, where it is known to be wrong.
+    pub fn correct_open_connections(&self, slot: u32, by: i64) {
+        // Into the lower half only: what is taken away was counted there.
+        self.maps.add_connections(slot, load::OPEN.wrapping_mul(by.cast_unsigned()));
+    }
+
     /// Counts a connection that a worker has open for its slot, until the worker closes it; false
     /// where it counts already. `socket` is a duplicate, to be closed soon: a connection lasts as long
     /// as one of them.
