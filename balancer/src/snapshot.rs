@@ -179,7 +179,7 @@ impl Snapshot {
 
     /// The policy and its options, as on the command line.
     pub fn policy_line(&self) -> String {
-        format!("{}{}", self.policy.name(), self.options)
+        policy_line(self.policy, self.options)
     }
 
     /// What is chosen for.
@@ -198,6 +198,12 @@ impl Snapshot {
             None => tally.accepted,
         }
     }
+}
+
+/// A policy and its options, as on the command line. What chooses nothing has none.
+pub fn policy_line(policy: Policy, options: Options) -> String {
+    let options = if policy.steers() { options } else { Options::default() };
+    format!("{}{options}", policy.name())
 }
 
 fn sum<'a>(members: impl IntoIterator<Item = &'a MemberInfo>) -> Tally {

@@ -7,6 +7,7 @@ use crate::{
     commands::{open_group, vanished},
     drain, privilege,
     render::say,
+    snapshot::policy_line,
     steering::Store,
     tracking, tuning,
 };
@@ -22,5 +23,7 @@ pub fn policy(args: &PolicyArgs, store: &Store) -> Result<()> {
     drain::check_policy(steering.name(), args.policy, &steering.snapshot()?.members)?;
     steering.set_policy(args.policy, tuning)?;
     tracking::catch_up(&steering)?;
-    say(format_args!("{}: {} → {}", steering.name(), group.policy.name(), args.policy.name()))
+    let before = policy_line(group.policy, group.tuning.into());
+    let now = policy_line(args.policy, tuning.into());
+    say(format_args!("{}: {before} → {now}", steering.name()))
 }
