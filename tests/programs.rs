@@ -27,8 +27,7 @@ use balancer_ebpf::{
     record::SlotState,
     table::unpack_slot,
 };
-use harness::{Host, TestGroup, client::requests};
-use socket2::{Domain, Socket, Type};
+use harness::{Host, TestGroup, client::requests, sockets::send_segment};
 
 #[test]
 fn the_share_of_a_dead_slot_is_spread_evenly_and_never_refused() {
@@ -155,28 +154,6 @@ fn connections_queued_at_a_listener_that_closes_move_to_the_others() {
     });
 }
 
-/// Sends the listener one TCP segment that belongs to no connection.
-fn send_segment(group: &TestGroup, flags: u8) {
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(socket2::Protocol::TCP)).unwrap();
-    let mut segment = [0; 20];
-    segment[0..2].copy_from_slice(&50_000u16.to_be_bytes());
-    segment[2..4].copy_from_slice(&group.address.port().to_be_bytes());
-    segment[12] = 5 << 4;
-    segment[13] = flags;
-    segment[14..16].copy_from_slice(&1024u16.to_be_bytes());
-    // RFC 9293: the ones' complement sum over addresses, protocol, length and segment.
-    let pseudo_header = [127, 0, 0, 1, 127, 0, 0, 1, 0, 6, 0, 20];
-    let sum: u32 = pseudo_header
-        .chunks(2)
-        .chain(segment.chunks(2))
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
-    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
-    socket.send_to(&segment, &group.address.into()).unwrap();
-}
-
 #[test]
 fn stragglers_of_connections_that_are_gone_neither_count_nor_advance_the_rotation() {
     const FIN: u8 = 0x01;
@@ -186,12 +163,12 @@ fn stragglers_of_connections_that_are_gone_neither_count_nor_advance_the_rotatio
     Host::with(|host| {
         let group = TestGroup::new(host, Protocol::Tcp, Policy::RoundRobin, &[1, 1]);
         for straggler in [FIN | ACK, RST, RST | ACK, FIN | ACK, RST] {
-            send_segment(&group, straggler);
+            send_segment(group.address, straggler);
             let _clients = group.connect(2);
         }
         assert_eq!(group.selected(), [5, 5]);
         // They did reach the program: a segment that opens a connection is chosen for.
-        send_segment(&group, SYN);
+        send_segment(group.address, SYN);
         let _client = group.connect(1);
         assert_eq!(group.selected(), [6, 6]);
     });

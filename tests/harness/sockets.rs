@@ -51,3 +51,25 @@ pub fn tcp(address: &str) -> Socket {
 pub fn udp(address: &str) -> Socket {
     Opening::udp(address).at(address)
 }
+
+/// Sends a listener one TCP segment that belongs to no connection.
+pub fn send_segment(listener: SocketAddr, flags: u8) {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).unwrap();
+    let mut segment = [0; 20];
+    segment[0..2].copy_from_slice(&50_000u16.to_be_bytes());
+    segment[2..4].copy_from_slice(&listener.port().to_be_bytes());
+    segment[12] = 5 << 4;
+    segment[13] = flags;
+    segment[14..16].copy_from_slice(&1024u16.to_be_bytes());
+    // RFC 9293: the ones' complement sum over addresses, protocol, length and segment.
+    let pseudo_header = [127, 0, 0, 1, 127, 0, 0, 1, 0, 6, 0, 20];
+    let sum: u32 = pseudo_header
+        .chunks(2)
+        .chain(segment.chunks(2))
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    socket.send_to(&segment, &listener.into()).unwrap();
+}

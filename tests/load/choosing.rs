@@ -12,7 +12,7 @@ use balancer::{
     tuning::{Load, Tuning},
 };
 use balancer_ebpf::record::SlotState;
-use harness::{Host, TestGroup, running::wait_until, there};
+use harness::{Host, TestGroup, running::wait_until, sockets::send_segment, there};
 use socket2::{Domain, Socket, Type};
 
 fn spread(counts: &[u64]) -> u64 {
@@ -142,6 +142,23 @@ fn handshakes_that_never_end_are_forgotten_when_the_kernel_forgets_them() {
         assert!(spread(&group.open()) <= 1, "{:?} of {:?}", group.open(), group.selected());
         let words = balancer_words(&group);
         assert_eq!(words, group.open(), "nobody is on the way any more");
+    });
+}
+
+#[test]
+fn a_stray_ack_is_on_its_way_to_nobody() {
+    Host::with(|host| {
+        let group = TestGroup::new(host, Protocol::Tcp, Policy::LeastConnections, &[1, 1]);
+        let _clients = group.connect(2);
+        const ACK: u8 = 0x10;
+        for _ in 0..5 {
+            send_segment(group.address, ACK);
+        }
+        assert_eq!(balancer_words(&group), [1, 1]);
+        // Nor does it make the program think that SYN cookies are in use, and claims idle.
+        let clients = group.connect(8);
+        assert_eq!(group.open(), [5, 5]);
+        drop(clients);
     });
 }
 
