@@ -46,6 +46,7 @@ pub mod steering;
 pub mod supervisor;
 pub mod table;
 pub mod tracking;
+pub mod tuned;
 pub mod tuning;
 pub mod weight;
 pub mod work;

@@ -30,7 +30,10 @@ impl FromStr for Patience {
 
 impl fmt::Display for Patience {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        match self.0.as_millis() {
+            millis if millis % 1000 == 0 => write!(f, "{}s", millis / 1000),
+            millis => write!(f, "{millis}ms"),
+        }
     }
 }
 
@@ -60,6 +63,12 @@ mod tests {
         #[test]
         fn no_text_makes_the_parser_panic(text: String) {
             let _ = text.parse::<Patience>();
+        }
+
+        #[test]
+        fn a_time_is_read_back_as_it_is_shown(millis in 1..=u64::from(u32::MAX)) {
+            let time = Patience(Duration::from_millis(millis));
+            prop_assert_eq!(time.to_string().parse(), Ok(time));
         }
     }
 }

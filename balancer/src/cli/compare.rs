@@ -11,15 +11,22 @@ use crate::compare::contender::Contender;
 #[command(after_help = "\
 Examples:
   balancer compare --quick
-  balancer compare --policies round-robin,weighted --scenario stalled-worker --trials 9
+  balancer compare --policies round-robin,weighted --scenario slow-worker --trials 9
+  balancer compare --policies hash,hash+avoid-stalled=50ms --scenario stalled-worker
   balancer compare --report report.html --json report.json
   balancer compare --from report.json --report report.html     render again, without running
 
 It runs in a network namespace of its own, on workers of its own, and keeps all CPUs awake meanwhile,
 at the lowest priority. Whatever else this machine does disturbs the figures. Ctrl-C ends it with what there is by then.")]
 pub struct CompareArgs {
-    /// What to compare with the kernel's hash: policies, `shared` (one socket for all workers) and
-    /// `noop` (a program that chooses nothing) [default: all]
+    /// What to compare with the kernel's hash [default: shared, round-robin, least-connections,
+    /// two-choices, shortest-queue, round-robin+avoid-stalled=10ms, weighted]
+    ///
+    /// Each is a policy, if need be with an option, as in round-robin+avoid-stalled=10ms; or `shared`:
+    /// one socket for all workers; or `noop`: a program that chooses nothing. Where no weights differ,
+    /// weighted is left out beside round-robin, for it is the same. All clients have one address here,
+    /// so a policy that goes by that (sticky) says nothing, nor does one by CPUs (cpu) that no worker
+    /// has to itself.
     #[arg(long, value_name = "POLICY,…", value_delimiter = ',')]
     pub policies: Vec<Contender>,
 

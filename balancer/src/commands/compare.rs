@@ -16,31 +16,25 @@ use crate::{
     awake::Awake,
     cli::CompareArgs,
     compare::{
-        contender::{Contender, KERNEL},
+        contender::{self, Contender, KERNEL},
         read,
         report::Report,
         runner::{self, Plan, Progress},
         scenario::{Scenario, standard},
     },
     error::UsageError,
+    group::Protocol,
     kernel,
     machine::Machine,
-    policy::Policy,
     privilege,
     render::{self, say},
     sandbox,
+    tuned::TunedPolicy,
+    tuning,
 };
 
 /// The scenarios of `--quick`.
 const QUICK: [&str; 4] = ["few", "blocking", "slow-worker", "stalled-worker"];
-
-/// And its contenders: no reference, and none that differs from another in the weights alone.
-const QUICK_CONTENDERS: [Contender; 4] = [
-    KERNEL,
-    Contender::Shared,
-    Contender::Policy(Policy::RoundRobin),
-    Contender::Policy(Policy::Weighted),
-];
 
 /// What a shell expects of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -62,15 +56,20 @@ pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
         finish(&report, page, None)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let scenarios = scenarios(args)?;
+    let (scenarios, contenders) = (scenarios(args)?, contenders(args));
     kernel::require(kernel::release())?;
     privilege::require()?;
+    for contender in &contenders {
+        if let Contender::Policy(TunedPolicy { policy, tuning }) = *contender {
+            tuning::check(policy, tuning, Protocol::Tcp)?;
+        }
+    }
     // Before minutes are spent on what cannot be written.
     let page = args.report.as_deref().map(Output::open).transpose()?;
     let json = args.json.as_deref().map(Output::open).transpose()?;
     let plan = Plan {
         scenarios,
-        contenders: contenders(args),
+        contenders,
         rounds: args.trials,
         seed: args.seed,
         bpffs: bpffs.to_owned(),
@@ -108,14 +107,20 @@ fn scenarios(args: &CompareArgs) -> Result<Vec<Scenario>> {
     Ok(all.into_iter().filter(wanted).collect())
 }
 
-/// The kernel's hash is always among them.
+/// The kernel's hash is always among them, and nobody twice.
 fn contenders(args: &CompareArgs) -> Vec<Contender> {
     let asked = match args.policies.as_slice() {
-        [] if args.quick => &QUICK_CONTENDERS,
+        [] if args.quick => &contender::QUICK,
+        [] => contender::STANDARD.as_slice(),
         asked => asked,
     };
-    let wanted = |c: &Contender| *c == KERNEL || asked.is_empty() || asked.contains(c);
-    Contender::all().into_iter().filter(wanted).collect()
+    let mut contenders = vec![KERNEL];
+    for contender in asked {
+        if !contenders.contains(contender) {
+            contenders.push(*contender);
+        }
+    }
+    contenders
 }
 
 fn run(plan: &Plan) -> Result<Report> {

@@ -107,8 +107,9 @@ impl<'a> Analysis<'a> {
 impl<'a> Outcome<'a> {
     fn of(compared: &'a Compared, contenders: &[Contender], seed: u64) -> Self {
         let kernel = valid(compared, KERNEL);
+        let here = contenders.iter().filter(|contender| !compared.without.contains(contender));
         let standing = |&contender| Standing::of(compared, contender, &kernel, seed);
-        let mut standings: Vec<_> = contenders.iter().map(standing).collect();
+        let mut standings: Vec<_> = here.map(standing).collect();
         let baseline = standings.iter().find(|standing| standing.contender == KERNEL).cloned();
         for standing in &mut standings {
             standing.verdict = verdict::sentence(standing, baseline.as_ref(), &compared.scenario);
@@ -229,8 +230,8 @@ mod tests {
         policy::Policy,
     };
 
-    const HASH: Contender = Contender::Policy(Policy::Hash);
-    const ROUND_ROBIN: Contender = Contender::Policy(Policy::RoundRobin);
+    const HASH: Contender = Contender::plain(Policy::Hash);
+    const ROUND_ROBIN: Contender = Contender::plain(Policy::RoundRobin);
 
     fn standing<'a>(analysis: &'a Analysis<'_>, scenario: &str, of: Contender) -> &'a Standing<'a> {
         let outcome = analysis.scenarios.iter().find(|o| o.scenario.name == scenario).unwrap();
@@ -279,6 +280,18 @@ mod tests {
         let analysis = Analysis::of(&report);
         let kernel = standing(&analysis, "few", KERNEL);
         assert_eq!((kernel.valid, &*kernel.invalid), (5, &[(0, "nothing was measured")][..]));
+    }
+
+    #[test]
+    fn who_was_left_out_of_a_scenario_has_no_part_in_it() {
+        let mut report = example();
+        report.scenarios[0].without = vec![ROUND_ROBIN];
+        let analysis = Analysis::of(&report);
+        let in_scenario = |index: usize| {
+            let standings = &analysis.scenarios[index].standings;
+            standings.iter().any(|standing| standing.contender == ROUND_ROBIN)
+        };
+        assert_eq!((in_scenario(0), in_scenario(1)), (false, true));
     }
 
     #[test]

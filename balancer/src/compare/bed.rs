@@ -24,6 +24,7 @@ use crate::{
     socket,
     steering::{Steering, Store},
     supervisor::{Job, Notice, Seats, Supervisor, WorkerPlan},
+    tracking,
     tuning::Tuning,
     weight::Weight,
 };
@@ -65,10 +66,12 @@ impl Bed {
     /// # Errors
     /// Where the policy cannot be switched to.
     pub fn side(&mut self, contender: Contender) -> Result<&mut Side> {
-        let Contender::Policy(policy) = contender else { return Ok(&mut self.shared) };
+        let Contender::Policy(tuned) = contender else { return Ok(&mut self.shared) };
         let steering = self.steered.supervisor.steering()?;
         let _lock = steering.lock()?;
-        steering.set_policy(policy, Tuning::default())?;
+        steering.set_policy(tuned.policy, tuned.tuning)?;
+        // Some of the trial before may not be closed yet.
+        tracking::catch_up(steering)?;
         Ok(&mut self.steered)
     }
 

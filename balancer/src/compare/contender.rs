@@ -1,52 +1,80 @@
 //! What is compared: the policies, and one way of sharing a port that needs none.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use clap::ValueEnum as _;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Policy;
+use super::scenario::Scenario;
+use crate::{policy::Policy, tuned::TunedPolicy};
 
 /// A way to get new connections to the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Contender {
     /// A socket a worker, and this policy.
-    Policy(Policy),
+    Policy(TunedPolicy),
     /// One listening socket that all workers wait on with `EPOLLEXCLUSIVE`: what most servers do
     /// without `SO_REUSEPORT`.
     Shared,
 }
 
 /// The plain kernel hash, which everything is compared with.
-pub const KERNEL: Contender = Contender::Policy(Policy::Kernel);
+pub const KERNEL: Contender = Contender::plain(Policy::Kernel);
+
+/// What is compared unless others are asked for. Not `hash` and `random`, which are as even as the
+/// kernel's hash, nor `sticky` and `cpu`, which go by what all clients have in common here: one
+/// address, and no CPU of their own.
+pub const STANDARD: [Contender; 8] = [
+    KERNEL,
+    Contender::Shared,
+    Contender::plain(Policy::RoundRobin),
+    Contender::plain(Policy::LeastConnections),
+    Contender::plain(Policy::TwoChoices),
+    Contender::plain(Policy::ShortestQueue),
+    AVOIDING,
+    Contender::plain(Policy::Weighted),
+];
+
+/// Those that tell most.
+pub const QUICK: [Contender; 5] = [
+    KERNEL,
+    Contender::Shared,
+    Contender::plain(Policy::RoundRobin),
+    Contender::plain(Policy::LeastConnections),
+    Contender::plain(Policy::ShortestQueue),
+];
+
+/// In turn, but to nobody who lets others wait for as long as a user begins to notice.
+const AVOIDING: Contender =
+    Contender::Policy(TunedPolicy::avoiding_stalled(Policy::RoundRobin, Duration::from_millis(10)));
 
 /// No policy may be called so.
 const SHARED: &str = "shared";
 
 impl Contender {
-    /// Everything there is to compare, the kernel's own ways first.
-    pub fn all() -> Vec<Self> {
-        let baselines = [KERNEL, Self::Shared, Self::Policy(Policy::Noop)];
-        let steered = Policy::value_variants()
-            .iter()
-            .filter(|policy| !matches!(policy, Policy::Kernel | Policy::Noop | Policy::Fixed))
-            .map(|&policy| Self::Policy(policy));
-        baselines.into_iter().chain(steered).collect()
+    /// A policy without an option.
+    pub const fn plain(policy: Policy) -> Self {
+        Self::Policy(TunedPolicy::plain(policy))
     }
 
-    /// Its name, as on the command line and in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Policy(policy) => policy.name(),
-            Self::Shared => SHARED,
-        }
+    /// Whether a scenario tells it from the others: `weighted` is `round-robin` where no weights
+    /// differ.
+    pub fn differs(self, scenario: &Scenario, others: &[Self]) -> bool {
+        let Self::Policy(TunedPolicy { policy: Policy::Weighted, tuning }) = self else {
+            return true;
+        };
+        let same = Self::Policy(TunedPolicy { policy: Policy::RoundRobin, tuning });
+        !others.contains(&same) || scenario.weights.windows(2).any(|pair| pair[0] != pair[1])
     }
 }
 
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        match self {
+            Self::Policy(policy) => policy.fmt(f),
+            Self::Shared => f.pad(SHARED),
+        }
     }
 }
 
@@ -54,17 +82,24 @@ impl FromStr for Contender {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let all = Self::all();
-        all.iter().copied().find(|contender| contender.name() == name).ok_or_else(|| {
-            let names: Vec<_> = all.iter().map(|contender| contender.name()).collect();
-            format!("`{name}` is no policy to compare; there are: {}", names.join(", "))
-        })
+        if name == SHARED {
+            return Ok(Self::Shared);
+        }
+        match name.parse::<TunedPolicy>() {
+            Ok(tuned) if tuned.policy != Policy::Fixed => return Ok(Self::Policy(tuned)),
+            Err(error) if name.contains('+') => return Err(error),
+            _ => {}
+        }
+        let policies =
+            Policy::value_variants().iter().copied().filter(|policy| *policy != Policy::Fixed);
+        let names: Vec<&str> = policies.map(Policy::name).chain([SHARED]).collect();
+        Err(format!("`{name}` is no policy to compare; there are: {}", names.join(", ")))
     }
 }
 
 impl From<Contender> for String {
     fn from(contender: Contender) -> Self {
-        contender.name().to_owned()
+        contender.to_string()
     }
 }
 
@@ -79,12 +114,42 @@ impl TryFrom<String> for Contender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::scenario::standard;
 
     #[test]
     fn a_contender_is_read_back_from_its_name() {
-        for contender in Contender::all() {
-            assert_eq!(contender.name().parse(), Ok(contender));
+        for contender in STANDARD {
+            assert_eq!(contender.to_string().parse(), Ok(contender));
+            let json = serde_json::to_string(&contender).unwrap();
+            assert_eq!(serde_json::from_str::<Contender>(&json).unwrap(), contender);
         }
-        assert!("fixed".parse::<Contender>().unwrap_err().contains("round-robin"));
+        assert_eq!(AVOIDING.to_string(), "round-robin+avoid-stalled=10ms");
+    }
+
+    #[test]
+    fn what_is_no_contender_is_refused_with_what_there_is() {
+        for name in ["fixed", "fastest", ""] {
+            let refusal = name.parse::<Contender>().unwrap_err();
+            assert!(refusal.contains("round-robin") && refusal.contains("shared"), "{refusal}");
+            assert!(refusal.contains(&format!("`{name}`")) && !refusal.contains("noop, fixed"));
+        }
+        let refusal = "hash+avoid-stalled=soon".parse::<Contender>().unwrap_err();
+        assert!(refusal.contains("`soon`"), "{refusal}");
+    }
+
+    #[test]
+    fn nothing_is_run_twice_under_two_names() {
+        let weighted = Contender::plain(Policy::Weighted);
+        let compared: Vec<_> = standard()
+            .into_iter()
+            .filter(|scenario| weighted.differs(scenario, &STANDARD))
+            .collect();
+        assert!(compared.iter().all(|scenario| !scenario.weights.is_empty()));
+        assert_eq!(compared.len(), 1);
+        for scenario in standard() {
+            // Alone, it is what was asked for.
+            assert!(weighted.differs(&scenario, &[KERNEL, weighted]));
+            assert!(STANDARD[..7].iter().all(|contender| contender.differs(&scenario, &STANDARD)));
+        }
     }
 }

@@ -36,7 +36,7 @@ impl Load {
 pub fn goes_by_weight(scenario: &Scenario, contender: Contender) -> bool {
     let weighted = scenario.weights.len() == scenario.workers;
     weighted
-        && matches!(contender, Contender::Policy(policy) if policy.shares() == Shares::ByWeight)
+        && matches!(contender, Contender::Policy(tuned) if tuned.policy.shares() == Shares::ByWeight)
 }
 
 /// The share of each worker that a contender is to give it.
@@ -62,12 +62,12 @@ mod tests {
     fn weights_are_what_a_policy_is_held_to_only_if_it_goes_by_them() {
         let report = example();
         let weighted = &report.scenarios[1].scenario;
-        let shares = expected(weighted, Contender::Policy(Policy::Hash));
+        let shares = expected(weighted, Contender::plain(Policy::Hash));
         assert!((shares[0] - 1.0 / 13.0).abs() < 1e-12 && (shares[3] - 4.0 / 13.0).abs() < 1e-12);
-        assert_eq!(expected(weighted, Contender::Policy(Policy::RoundRobin)), [0.25; 4]);
+        assert_eq!(expected(weighted, Contender::plain(Policy::RoundRobin)), [0.25; 4]);
         assert_eq!(expected(weighted, Contender::Shared), [0.25; 4]);
         assert_eq!(
-            expected(&report.scenarios[0].scenario, Contender::Policy(Policy::Hash)),
+            expected(&report.scenarios[0].scenario, Contender::plain(Policy::Hash)),
             [0.25; 4]
         );
     }

@@ -28,6 +28,7 @@ pub fn report(json: &str) -> Result<Report> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::compare::contender::STANDARD;
 
     /// Two scenarios, four contenders, six rounds, with trials that do not count and requests
     /// without an answer.
@@ -37,8 +38,12 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let json = serde_json::to_string(&example()).unwrap();
-        assert_eq!(report(&json).unwrap(), example());
+        let mut written = example();
+        written.scenarios[0].without = written.contenders[2..].to_vec();
+        written.contenders.extend(STANDARD);
+        for read in [example(), written] {
+            assert_eq!(report(&serde_json::to_string(&read).unwrap()).unwrap(), read);
+        }
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct Report {
 pub struct Compared {
     /// The scenario.
     pub scenario: Scenario,
+    /// Contenders that were left out, since here they are the same as others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<Contender>,
     /// Its trials, in the order in which they were run.
     pub trials: Vec<Trial>,
 }

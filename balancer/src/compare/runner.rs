@@ -39,6 +39,17 @@ pub trait Progress {
 }
 
 impl Plan {
+    /// Those of the contenders that a scenario tells from the others, and those it does not.
+    fn under(&self, scenario: &Scenario) -> (Vec<Contender>, Vec<Contender>) {
+        self.contenders.iter().partition(|contender| contender.differs(scenario, &self.contenders))
+    }
+
+    /// How many trials there are, unless some are run again.
+    fn trials(&self) -> usize {
+        let contenders = self.scenarios.iter().map(|scenario| self.under(scenario).0.len());
+        contenders.sum::<usize>() * self.rounds
+    }
+
     /// How long the loads of all trials take, if nothing comes between.
     ///
     /// # Errors
@@ -46,9 +57,10 @@ impl Plan {
     pub fn duration(&self, cpus: usize) -> Result<Duration> {
         let mut whole = Duration::ZERO;
         for scenario in &self.scenarios {
+            let contenders = u32::try_from(self.under(scenario).0.len())?;
             for round in 0..self.rounds {
                 let schedule = schedule(scenario, cpus, self.seed, round as u64)?;
-                whole += expected(&schedule) * u32::try_from(self.contenders.len())?;
+                whole += expected(&schedule) * contenders;
             }
         }
         Ok(whole)
@@ -87,11 +99,13 @@ pub async fn run(
         scenarios: Vec::new(),
     };
     let all = async {
-        let mut repeats = plan.scenarios.len() * plan.rounds * plan.contenders.len() / REPEATS;
+        let mut repeats = plan.trials() / REPEATS;
         for scenario in &plan.scenarios {
-            report.scenarios.push(Compared { scenario: scenario.clone(), trials: Vec::new() });
+            let (contenders, without) = plan.under(scenario);
+            let compared = Compared { scenario: scenario.clone(), without, trials: Vec::new() };
+            report.scenarios.push(compared);
             if let Some(compared) = report.scenarios.last_mut() {
-                let under = Under { plan, scenario, cpus };
+                let under = Under { plan, scenario, contenders: &contenders, cpus };
                 under.compare(&mut compared.trials, &mut repeats, progress).await?;
             }
         }
@@ -110,6 +124,7 @@ pub async fn run(
 struct Under<'a> {
     plan: &'a Plan,
     scenario: &'a Scenario,
+    contenders: &'a [Contender],
     cpus: usize,
 }
 
@@ -121,13 +136,13 @@ impl Under<'_> {
         repeats: &mut usize,
         progress: &mut impl Progress,
     ) -> Result<()> {
-        let Self { plan, scenario, cpus } = self;
+        let Self { plan, scenario, contenders, cpus } = self;
         let mut bed = Bed::start(scenario, &plan.bpffs).await;
         for round in 0..plan.rounds {
             let schedule = schedule(scenario, cpus, plan.seed, round as u64)?;
             // Each begins with the next contender, so that none always follows the same one.
-            for turn in 0..plan.contenders.len() {
-                let contender = plan.contenders[(turn + round) % plan.contenders.len()];
+            for turn in 0..contenders.len() {
+                let contender = contenders[(turn + round) % contenders.len()];
                 progress.trial(&scenario.name, contender, round);
                 if bed.is_err() {
                     // What was in the way may have gone.

@@ -6,12 +6,12 @@ use super::{
     contender::KERNEL,
     load::{Load, goes_by_weight},
     ratio::{Interval, LEAST_ROUNDS, Ratio, Verdict},
-    scenario::Scenario,
+    scenario::{Connections, Scenario},
 };
 
 /// The sentence on one contender.
 pub fn sentence(standing: &Standing<'_>, kernel: Option<&Standing<'_>>, of: &Scenario) -> String {
-    let name = standing.contender.name();
+    let name = standing.contender;
     if standing.valid == 0 {
         return format!("{name}: no valid trial");
     }
@@ -22,7 +22,14 @@ pub fn sentence(standing: &Standing<'_>, kernel: Option<&Standing<'_>>, of: &Sce
         differences(standing)
     };
     let by_weight = goes_by_weight(of, standing.contender);
-    parts.extend(spread(&standing.connections, by_weight, other.map(|kernel| &kernel.connections)));
+    let kernel = other.map(|kernel| &kernel.connections);
+    // Those that stay are open at every moment from first to last.
+    let what = match of.connections {
+        Connections::KeepAlive { .. } => "open connections",
+        Connections::PerRequest => "connections",
+    };
+    let spread = spread(&standing.connections, by_weight, kernel);
+    parts.extend(spread.map(|spread| format!("{what} {spread}")));
     parts.extend(unanswered(standing, other));
     format!("{name}: {}", parts.join("; "))
 }
@@ -100,19 +107,20 @@ fn difference(what: &str, ratio: Ratio, around: Interval) -> String {
     format!("{what} {value} of the kernel's (95 %: {around}): {}", word(ratio.verdict()))
 }
 
+/// The mean is the same for all, so the ratio is that of the standard deviations, too.
 fn spread(ours: &Load, by_weight: bool, kernel: Option<&Load>) -> Option<String> {
-    let how =
-        |load: &Load| load.evenness.map(|evenness| format!("CV {}", percent(evenness.variation)));
+    let ours = ours.evenness?.variation;
+    let kernel = kernel.and_then(|load| load.evenness).map(|evenness| evenness.variation);
+    let around = if by_weight { " around the weights" } else { "" };
     // What is left of divisions.
-    let exact = ours.evenness?.variation < 1e-9;
-    let what = match (exact, by_weight) {
-        (true, true) => "connections exactly by weight".to_owned(),
-        (true, false) => "connections exactly even".to_owned(),
-        (false, true) => format!("connections {} around the weights", how(ours)?),
-        (false, false) => format!("connections {}", how(ours)?),
-    };
-    let kernel = kernel.and_then(how).map(|cv| format!(" (kernel: {cv})")).unwrap_or_default();
-    Some(what + &kernel)
+    if ours < 1e-9 {
+        let exactly = if by_weight { "exactly by weight" } else { "exactly even" };
+        let kernel = kernel.map(|kernel| format!(" (kernel: CV {})", percent(kernel)));
+        return Some(exactly.to_owned() + &kernel.unwrap_or_default());
+    }
+    let kernel = kernel
+        .map(|kernel| format!(" ({} of the kernel's {})", factor(ours / kernel), percent(kernel)));
+    Some(format!("CV {}{around}{}", percent(ours), kernel.unwrap_or_default()))
 }
 
 fn unanswered(ours: &Standing<'_>, kernel: Option<&Standing<'_>>) -> Option<String> {
@@ -126,12 +134,23 @@ fn unanswered(ours: &Standing<'_>, kernel: Option<&Standing<'_>>) -> Option<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::evenness::equal;
 
     #[test]
     fn a_factor_has_digits_enough_to_differ_from_nothing_and_from_one() {
         let texts = [0.0, 0.004, 0.41, 0.998, 1.0, 1.004, 12.3, 123.4, f64::INFINITY].map(factor);
         let expected = ["0.000", "0.004", "0.41", "0.9980", "1.00", "1.0040", "12.30", "123", "∞"];
         assert_eq!(texts, expected);
+    }
+
+    #[test]
+    fn a_spread_is_put_in_relation_to_the_kernels() {
+        let load = |counts: [u64; 2]| Load::of(&[counts.to_vec()], &equal(2));
+        let said = |ours, kernel| spread(&load(ours), false, Some(&load(kernel))).unwrap();
+        assert_eq!(said([103, 97], [110, 90]), "CV 3.0 % (0.30 of the kernel's 10 %)");
+        assert_eq!(said([100, 100], [110, 90]), "exactly even (kernel: CV 10 %)");
+        assert_eq!(said([101, 99], [100, 100]), "CV 1.0 % (∞ of the kernel's 0.0 %)");
+        assert_eq!(spread(&load([3, 1]), true, None).unwrap(), "CV 50 % around the weights");
     }
 
     #[test]

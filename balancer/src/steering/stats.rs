@@ -4,7 +4,7 @@ use std::{os::fd::OwnedFd, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::{
-    programs::ProgramInfo,
+    programs::{ProgramInfo, loaded_programs},
     sys::{Stats, enable_stats},
 };
 
@@ -43,6 +43,23 @@ impl Steering {
         let pin = program.pin(&self.directory);
         let info = ProgramInfo::from_pin(&pin)
             .with_context(|| format!("cannot read the statistics of {}", pin.display()))?;
-        Ok(Runs { count: info.run_count(), time: info.run_time() })
+        Ok(Runs::from(info))
+    }
+
+    /// Runs of what counts connections, for all sockets of the machine; none where nothing does.
+    ///
+    /// # Errors
+    /// Where the program cannot be found.
+    pub fn tracker_runs(&self) -> Result<Runs> {
+        let Some(id) = self.tracker_program()? else { return Ok(Runs::default()) };
+        let is_it = |info: &ProgramInfo| info.id() == id;
+        let info = loaded_programs().filter_map(Result::ok).find(is_it);
+        info.map(Runs::from).context("what counts connections is not among the programs")
+    }
+}
+
+impl From<ProgramInfo> for Runs {
+    fn from(info: ProgramInfo) -> Self {
+        Self { count: info.run_count(), time: info.run_time() }
     }
 }

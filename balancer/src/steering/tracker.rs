@@ -14,7 +14,10 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Btf,
     maps::{Map, MapData, MapError, SkStorage},
-    programs::{BtfTracePoint, links::FdLink},
+    programs::{
+        BtfTracePoint,
+        links::{FdLink, PinnedLink},
+    },
 };
 use balancer_ebpf::{load, maps, record::Place};
 use socket2::SockRef;
@@ -100,6 +103,16 @@ impl Steering {
     /// Whether the group's connections are counted.
     pub fn is_tracked(&self) -> bool {
         is_there(&self.directory)
+    }
+
+    /// The kernel's number of the program that counts; `None` where nothing does.
+    pub(super) fn tracker_program(&self) -> Result<Option<u32>> {
+        if !self.is_tracked() {
+            return Ok(None);
+        }
+        let pin = self.directory.join(LINK);
+        let program = || anyhow::Ok(FdLink::from(PinnedLink::from_pin(&pin)?).info()?.program_id());
+        program().map(Some).with_context(|| format!("cannot read the link {}", pin.display()))
     }
 
     /// Tells the tracker whose listener a socket is: all connections that come by it are its slot's.

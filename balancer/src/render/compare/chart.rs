@@ -9,10 +9,10 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use super::{Part, percents};
+use super::{Part, in_lines, percents};
 use crate::compare::{
     analysis::{Against, Outcome, Standing},
-    contender::KERNEL,
+    contender::{Contender, KERNEL},
     load::expected,
 };
 
@@ -47,6 +47,9 @@ const MARKS: [RGBColor; 3] = [VERMILLION, BLUE, GREEN];
 
 const PANELS_A_ROW: usize = 4;
 
+/// Between the lines of names.
+const LINE: i32 = 17;
+
 /// Beside more workers than this there is no room for a label each.
 const LABELLED: usize = 8;
 
@@ -63,7 +66,7 @@ pub fn latency(outcome: &Outcome<'_>) -> Markup {
 pub fn spread(outcome: &Outcome<'_>, what: &str, load: Part) -> Markup {
     let label = format!("{}: share of {what} by worker", outcome.scenario.name);
     let rows = outcome.standings.len().div_ceil(PANELS_A_ROW);
-    svg(&label, 150 * size(rows), |area| draw_spread(area, outcome, load, rows))
+    svg(&label, 160 * size(rows), |area| draw_spread(area, outcome, load, rows))
 }
 
 /// Each contender's medians over the kernel's.
@@ -94,7 +97,7 @@ fn draw_latency(area: &Area<'_>, outcome: &Outcome<'_>) -> Drawn {
     let low = ends(0.0).fold(f64::INFINITY, f64::min);
     let high = ends(1.0).fold(0.0, f64::max);
     let (low, high) = if low > high { (1.0, 10.0) } else { (low * 0.9, high * 1.1) };
-    let (plot, legend) = area.split_horizontally(WIDTH - 130);
+    let (plot, legend) = area.split_horizontally(WIDTH - 180);
     let mut chart = ChartBuilder::on(&plot)
         .margin(8)
         .margin_right(16)
@@ -113,6 +116,7 @@ fn draw_latency(area: &Area<'_>, outcome: &Outcome<'_>) -> Drawn {
         .y_labels(10)
         .y_label_formatter(&|part| format!("{:.0} %", part * 100.0))
         .draw()?;
+    let mut y = 20;
     for (index, standing) in standings.iter().enumerate() {
         let steps = || (0..=STEPS).map(|step| f64::from(step) / f64::from(STEPS));
         let at = |part| Some((in_ms(standing.latency.quantile(part)?), part));
@@ -123,18 +127,28 @@ fn draw_latency(area: &Area<'_>, outcome: &Outcome<'_>) -> Drawn {
         } else {
             chart.draw_series(LineSeries::new(points, line))?;
         }
-        draw_legend(&legend, index, standing.contender.name())?;
+        let lines: &[[i32; 2]] = if dashed(index) { &[[0, 9], [15, 24]] } else { &[[0, 24]] };
+        for &[from, to] in lines {
+            legend.draw(&PathElement::new([(from, y), (to, y)], colour(index).stroke_width(3)))?;
+        }
+        let style = anchored(15, HPos::Left, VPos::Center);
+        y = draw_name(&legend, standing.contender, (30, y), &style)? + 3;
     }
     Ok(())
 }
 
-fn draw_legend(area: &Area<'_>, index: usize, name: &str) -> Drawn {
-    let y = 20 + 20 * position(index);
-    let lines: &[[i32; 2]] = if dashed(index) { &[[0, 9], [15, 24]] } else { &[[0, 24]] };
-    for &[from, to] in lines {
-        area.draw(&PathElement::new([(from, y), (to, y)], colour(index).stroke_width(3)))?;
+/// Writes a name, an option a line, and says where the line after it would be.
+fn draw_name(
+    area: &Area<'_>,
+    contender: Contender,
+    (x, y): (i32, i32),
+    style: &TextStyle<'_>,
+) -> Drawn<i32> {
+    let name = in_lines(contender);
+    for (line, y) in name.lines().zip((y..).step_by(LINE as usize)) {
+        area.draw(&Text::new(line.to_owned(), (x, y), style.clone()))?;
     }
-    area.draw(&Text::new(name.to_owned(), (30, y), anchored(15, HPos::Left, VPos::Center)))
+    Ok(y + LINE * position(name.lines().count()))
 }
 
 fn draw_spread(area: &Area<'_>, outcome: &Outcome<'_>, load: Part, rows: usize) -> Drawn {
@@ -145,9 +159,12 @@ fn draw_spread(area: &Area<'_>, outcome: &Outcome<'_>, load: Part, rows: usize) 
     for (index, (standing, panel)) in outcome.standings.iter().zip(&panels).enumerate() {
         let mut chart = ChartBuilder::on(panel)
             .margin(8)
-            .caption(standing.contender.name(), anchored(16, HPos::Center, VPos::Top))
+            .margin_top(8 + 2 * LINE)
             .x_label_area_size(18)
             .build_cartesian_2d(0.0..workers as f64, 0.0..highest)?;
+        let middle = panel.dim_in_pixel().0.cast_signed() / 2;
+        let top = anchored(15, HPos::Center, VPos::Top);
+        draw_name(panel, standing.contender, (middle, 8), &top)?;
         let shares = &load(standing).shares;
         let left = (0..workers).map(|worker| worker as f64);
         let bars = left.clone().zip(shares).map(|(left, &share)| {
@@ -189,7 +206,7 @@ fn draw_ratios(area: &Area<'_>, standings: &[&Standing<'_>]) -> Drawn {
     let mut chart = ChartBuilder::on(&plot)
         .margin_right(16)
         .x_label_area_size(42)
-        .y_label_area_size(130)
+        .y_label_area_size(160)
         .build_cartesian_2d((low..high).log_scale().with_key_points(ticks(low, high)), 0.0..rows)?;
     chart
         .configure_mesh()
@@ -206,7 +223,8 @@ fn draw_ratios(area: &Area<'_>, standings: &[&Standing<'_>]) -> Drawn {
     let left = anchored(15, HPos::Right, VPos::Center);
     for (row, standing) in standings.iter().enumerate() {
         let (edge, y) = chart.backend_coord(&(low, middle(row)));
-        area.draw(&Text::new(standing.contender.name(), (edge - 8, y), left.clone()))?;
+        let lines = position(in_lines(standing.contender).lines().count());
+        draw_name(area, standing.contender, (edge - 8, y - LINE * (lines - 1) / 2), &left)?;
         for (index, (_, ratio)) in standing.against.each().into_iter().enumerate() {
             let Some(ratio) = ratio else { continue };
             let y = middle(row) + 0.27 * (1.0 - index as f64);
@@ -220,7 +238,7 @@ fn draw_ratios(area: &Area<'_>, standings: &[&Standing<'_>]) -> Drawn {
         }
     }
     for (index, (what, _)) in Against::default().each().into_iter().enumerate() {
-        let x = 140 + 90 * position(index);
+        let x = 170 + 90 * position(index);
         draw_mark(area, index, (x, 14), true)?;
         let text = anchored(15, HPos::Left, VPos::Center);
         area.draw(&Text::new(what, (x + 10, 14), text))?;

@@ -112,8 +112,10 @@ fn summary(report: &Report, scenarios: &[Outcome<'_>]) -> Markup {
                 @for (index, Outcome { scenario, standings, .. }) in scenarios.iter().enumerate() {
                     tr {
                         th scope="row" { a href={ "#" (anchor(index)) } { (scenario.name) } }
-                        @for standing in standings.iter().filter(|s| s.contender != KERNEL) {
-                            (tables::ratio(standing.against.p99, Verdict::Lower))
+                        @for &contender in others() {
+                            @if let Some(standing) = standings.iter().find(|s| s.contender == contender) {
+                                (tables::ratio(standing.against.p99, Verdict::Lower))
+                            } @else { td { small { "as round-robin" } } }
                         }
                     }
                 }
@@ -239,6 +241,20 @@ mod tests {
         assert!(!page.contains("<b ") && !page.contains("\"x\""));
         // Contents, summary, heading, three charts; about; processor, version, reason.
         assert_eq!(page.matches("&lt;b onclick=&quot;x&quot;&gt;&amp;").count(), 10);
+    }
+
+    #[test]
+    fn who_was_left_out_leaves_no_figure_in_the_wrong_column() {
+        let mut report = example();
+        let summary = |page: &str| {
+            let (_, rest) = page.split_once("id=\"summary\"").unwrap();
+            rest.split_once("</table>").unwrap().0.to_owned()
+        };
+        let before = summary(&html(&report));
+        report.scenarios[0].without = vec![report.contenders[1]];
+        let after = summary(&html(&report));
+        assert_eq!(before.matches("<td").count(), after.matches("<td").count());
+        assert_eq!(after.matches("as round-robin").count(), 1);
     }
 
     #[test]

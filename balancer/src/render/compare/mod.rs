@@ -9,6 +9,7 @@ pub use self::{html::html, text::text};
 
 use crate::compare::{
     analysis::{Spread, Standing},
+    contender::Contender,
     load::Load,
 };
 
@@ -19,6 +20,11 @@ const P999: &str = "p99.9 of fewer than 1000 requests is the slowest one.";
 
 /// One of the loads of a contender.
 type Part = for<'s, 'r> fn(&'s Standing<'r>) -> &'s Load;
+
+/// A contender's name, an option a line: where it stands beside figures.
+fn in_lines(contender: Contender) -> String {
+    contender.to_string().replace('+', "\n+")
+}
 
 /// Microseconds as milliseconds, with three digits.
 fn ms(micros: f64) -> String {

@@ -7,7 +7,7 @@ use std::{
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::{P999, digits, ms, percents, spread};
+use super::{P999, digits, in_lines, ms, percents, spread};
 use crate::{
     compare::{
         analysis::{Analysis, Outcome, Standing},
@@ -26,6 +26,8 @@ const HEADER: [&str; 8] =
 /// Shares of so many workers stand in a line.
 const SHARES_A_LINE: usize = 4;
 
+const LEFT_OUT: &str = "Where no weights differ, weighted is round-robin, and left out.";
+
 const FIGURES: &str = "Figures are medians of the trials that count, and under them their range; \
                        CV is the median, too, shares are of all these trials together.";
 
@@ -41,8 +43,9 @@ pub fn text(report: &Report) -> String {
             page += &wrap(&sentence, "  ");
         }
     }
+    let left_out = report.scenarios.iter().any(|compared| !compared.without.is_empty());
     page += "\n";
-    page + &wrap(&format!("{FIGURES} {P999}"), "")
+    page + &wrap(&format!("{FIGURES} {P999} {}", if left_out { LEFT_OUT } else { "" }), "")
 }
 
 fn head(report: &Report) -> String {
@@ -67,7 +70,7 @@ fn table(outcome: &Outcome<'_>) -> String {
 
 fn row(standing: &Standing<'_>) -> Vec<String> {
     let cell = |(median, range)| format!("{median}\n{range}");
-    let mut row = vec![standing.contender.name().to_owned()];
+    let mut row = vec![in_lines(standing.contender)];
     row.extend(standing.quantiles.map(|quantile| cell(spread(quantile, ms))));
     row.push(cell(spread(standing.throughput, digits)));
     let counts = standing.valid > 0;
@@ -91,14 +94,14 @@ fn sentences(outcome: &Outcome<'_>) -> Vec<String> {
 
 /// A sentence a reason: whom it befell, and when.
 fn invalid(outcome: &Outcome<'_>) -> Vec<String> {
-    let mut reasons: BTreeMap<&str, BTreeMap<&str, BTreeSet<usize>>> = BTreeMap::new();
+    let mut reasons: BTreeMap<&str, BTreeMap<String, BTreeSet<usize>>> = BTreeMap::new();
     for standing in &outcome.standings {
         for (round, reason) in &standing.invalid {
-            let rounds = reasons.entry(reason).or_default().entry(standing.contender.name());
+            let rounds = reasons.entry(reason).or_default().entry(standing.contender.to_string());
             rounds.or_default().insert(round + 1);
         }
     }
-    let sentence = |(reason, whom): (&str, BTreeMap<&str, BTreeSet<usize>>)| {
+    let sentence = |(reason, whom): (&str, BTreeMap<String, BTreeSet<usize>>)| {
         let whom = whom.into_iter().map(|(name, rounds)| {
             let rounds: Vec<String> = rounds.iter().map(ToString::to_string).collect();
             format!("{name} in round {}", rounds.join(", "))
@@ -130,7 +133,7 @@ fn wrap(sentence: &str, indent: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{contender::Contender, read::tests::example, report::Trial};
+    use crate::compare::{contender::STANDARD, read::tests::example, report::Trial};
 
     #[track_caller]
     fn assert_fits(page: &str) {
@@ -147,7 +150,7 @@ mod tests {
     #[test]
     fn twelve_contenders_and_endless_times_fit_into_a_terminal() {
         let mut report = example();
-        report.contenders = Contender::all().into_iter().cycle().take(12).collect();
+        report.contenders = STANDARD.into_iter().cycle().take(12).collect();
         for compared in &mut report.scenarios {
             // Everybody as kernel, times with too many digits for the columns.
             let mut trials = compared.trials.clone();
@@ -163,10 +166,10 @@ mod tests {
                     trial
                 })
             };
-            compared.trials = Contender::all().iter().flat_map(under).collect();
+            compared.trials = STANDARD.iter().flat_map(under).collect();
         }
         let page = text(&report);
-        assert_eq!(page.lines().filter(|line| line.starts_with(" hash ")).count(), 4, "{page}");
+        assert_eq!(page.lines().filter(|line| line.starts_with(" shared ")).count(), 4, "{page}");
         assert_fits(&page);
     }
 
