@@ -21,7 +21,7 @@ use rustix::{
     process::Signal,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A comparison under way.
 struct Comparing {
@@ -99,6 +99,8 @@ fn shares(trial: &Value, of: &str) -> Vec<u64> {
 fn few_connections_are_even_under_round_robin_and_all_are_served_under_each() {
     Host::with(|host| {
         let report = compared(host, &["--scenario", "few", "--trials", "3"]);
+        // No weight differs here, so weighted would be round-robin once more.
+        assert_eq!(report["scenarios"][0]["without"], json!(["weighted"]));
         for trial in trials(&report, 0) {
             let connections = shares(trial, "connections");
             assert_eq!(connections.iter().sum::<u64>(), 40, "{trial}");
@@ -109,7 +111,8 @@ fn few_connections_are_even_under_round_robin_and_all_are_served_under_each() {
             }
         }
         // Trials take turns, and each round begins with another contender.
-        let contenders = report["contenders"].as_array().unwrap();
+        let mut contenders = report["contenders"].as_array().unwrap().clone();
+        assert_eq!(contenders.pop(), Some(json!("weighted")));
         let order: Vec<&Value> =
             trials(&report, 0).into_iter().map(|trial| &trial["contender"]).collect();
         assert_eq!(order[..contenders.len()], contenders.iter().collect::<Vec<_>>());
@@ -121,15 +124,17 @@ fn few_connections_are_even_under_round_robin_and_all_are_served_under_each() {
 #[test]
 fn connections_that_stay_are_counted_once_and_their_requests_each() {
     Host::with(|host| {
-        let args =
-            ["--scenario", "long-lived", "--policies", "round-robin,shared", "--trials", "1"];
+        let policies = "round-robin,shared,least-connections";
+        // Twice, so that the second finds workers that have just closed the first one's.
+        let args = ["--scenario", "long-lived", "--policies", policies, "--trials", "2"];
         for trial in trials(&compared(host, &args), 0) {
             assert_eq!(shares(trial, "requests").iter().sum::<u64>(), 600, "{trial}");
             let connections = shares(trial, "connections");
             // Those too that get no request, as some do by Zipf's law.
             assert_eq!(connections.iter().sum::<u64>(), 200, "{trial}");
-            if trial["contender"] == "round-robin" {
-                assert_eq!(connections, [50, 50, 50, 50]);
+            let even = ["round-robin", "least-connections"].map(Value::from);
+            if even.contains(&trial["contender"]) {
+                assert_eq!(connections, [50, 50, 50, 50], "{trial}");
             }
         }
     });
@@ -154,15 +159,21 @@ fn every_worker_is_replaced_under_load_and_nothing_is_lost_by_round_robin() {
 }
 
 #[test]
-fn a_stalled_worker_stalls_whom_the_kernel_gives_it() {
+fn a_stalled_worker_stalls_whom_the_kernel_gives_it_and_not_whom_an_option_keeps_away() {
     Host::with(|host| {
-        let args = ["--scenario", "stalled-worker", "--policies", "kernel", "--trials", "1"];
+        let avoiding = "hash+avoid-stalled=10ms";
+        let args = ["--scenario", "stalled-worker", "--policies", avoiding, "--trials", "1"];
         let report = compared(host, &args);
-        let latency = trials(&report, 0)[0]["measured"]["latency"].clone();
-        let slow = latency.as_array().unwrap().iter().filter(|v| v[0].as_u64().unwrap() > 50_000);
-        let slow: u64 = slow.map(|value| value[1].as_u64().unwrap()).sum();
+        let slow = |index: usize| -> u64 {
+            let latency = trials(&report, 0)[index]["measured"]["latency"].as_array().unwrap();
+            let slow = latency.iter().filter(|value| value[0].as_u64().unwrap() > 50_000);
+            slow.map(|value| value[1].as_u64().unwrap()).sum()
+        };
         // Of 400 requests in a second, 160 come in those 400 ms, and a quarter of them there.
-        assert!((10..80).contains(&slow), "{slow}");
+        assert_eq!(report["contenders"], json!(["kernel", avoiding]));
+        assert!((10..80).contains(&slow(0)), "{}", slow(0));
+        // Those of the first 10 ms wait there still.
+        assert!(2 * slow(1) < slow(0), "{} beside {}", slow(1), slow(0));
     });
 }
 
@@ -251,8 +262,9 @@ fn ctrl_c_writes_what_there_is_and_leaves_nothing_behind() {
         let (status, report) = comparing.finish();
         assert_eq!(status.code(), Some(130));
         assert_eq!(report["interrupted"], true);
-        let contenders = report["contenders"].as_array().unwrap().len();
-        assert_eq!(trials(&report, 0).len(), 9 * contenders);
+        let all = report["contenders"].as_array().unwrap().len();
+        let without = report["scenarios"][0]["without"].as_array().unwrap().len();
+        assert_eq!(trials(&report, 0).len(), 9 * (all - without));
         workers.iter().for_each(|worker| wait_until_gone(worker, "a worker"));
         assert!(host.is_clean());
     });
@@ -329,6 +341,8 @@ fn what_cannot_be_compared_is_refused_before_anything_runs() {
         assert!(unknown.contains("`fast`") && unknown.contains("stalled-worker"), "{unknown}");
         let unknown = host.fail(2, &["compare", "--policies", "fastest"]);
         assert!(unknown.contains("`fastest`") && unknown.contains("shared"), "{unknown}");
+        let unknown = host.fail(2, &["compare", "--policies", "hash+avoid-stalled=soon"]);
+        assert!(unknown.contains("`soon`") && unknown.contains("50ms"), "{unknown}");
         assert!(host.fail(2, &["compare", "--trials", "0"]).contains("1..=1000"));
         let unwritable = host.fail(1, &["compare", "--json", "/nowhere/at/all"]);
         assert!(unwritable.contains("/nowhere/at/all"), "{unwritable}");

@@ -1,7 +1,12 @@
 //! Nanoseconds a choice, by the kernel's own statistics of the programs.
 
 use anyhow::Result;
-use balancer::{machine, policy::Policy, steering::measure_runs};
+use balancer::{
+    machine,
+    policy::Policy,
+    steering::{Runs, measure_runs},
+    tuned::TunedPolicy,
+};
 use serde::Serialize;
 
 use crate::{
@@ -10,11 +15,17 @@ use crate::{
     statistics::{Spread, rotation},
 };
 
+/// Chooses nothing: what is left is the measuring.
+pub const NOOP: TunedPolicy = TunedPolicy::plain(Policy::Noop);
+
+/// Chooses slot 0, by the kernel's helper alone.
+pub const FIXED: TunedPolicy = TunedPolicy::plain(Policy::Fixed);
+
 /// One policy under load from some CPUs.
 #[derive(Serialize)]
 pub struct Cost {
     /// The policy, or a reference.
-    pub policy: Policy,
+    pub policy: TunedPolicy,
     /// From how many CPUs at once.
     pub cpus: usize,
     /// Nanoseconds a run.
@@ -36,12 +47,12 @@ pub struct Cost {
 /// Where a load fails, or the kernel does not measure.
 pub fn measure(
     bed: &mut Bed,
-    policies: &[Policy],
+    policies: &[TunedPolicy],
     rounds: usize,
     connections: u64,
 ) -> Result<Vec<Cost>> {
     let cpus = machine::cpus()?;
-    let contenders = [&[Policy::Noop, Policy::Fixed], policies].concat();
+    let contenders = [&[NOOP, FIXED], policies].concat();
     let _measuring = measure_runs()?;
     let mut costs = Vec::new();
     for cpus in [&cpus[..1], &cpus[..]].iter().take(cpus.len()) {
@@ -52,7 +63,7 @@ pub fn measure(
 
 fn measure_on(
     bed: &mut Bed,
-    contenders: &[Policy],
+    contenders: &[TunedPolicy],
     cpus: &[usize],
     rounds: usize,
     connections: u64,
@@ -63,13 +74,13 @@ fn measure_on(
         progress::show(format_args!("cost on {} CPUs: {round} of {rounds} rounds", cpus.len()));
         for index in rotation(contenders.len(), round) {
             let sample = bed.load(contenders[index], cpus, connections)?;
-            runs[index].push(sample.runs.time.as_nanos() as f64 / sample.runs.count as f64);
+            runs[index].push(nanoseconds(sample.runs));
             totals[index].0 += sample.runs.count;
             totals[index].1 += sample.counted;
         }
     }
     progress::clear();
-    let fixed = contenders.iter().position(|&policy| policy == Policy::Fixed).unwrap_or_default();
+    let fixed = contenders.iter().position(|&policy| policy == FIXED).unwrap_or_default();
     let fixed = runs[fixed].clone();
     let rows = contenders.iter().zip(runs).zip(totals);
     Ok(rows
@@ -83,4 +94,9 @@ fn measure_on(
             counted,
         })
         .collect())
+}
+
+/// A run of those.
+pub fn nanoseconds(runs: Runs) -> f64 {
+    runs.time.as_nanos() as f64 / runs.count as f64
 }

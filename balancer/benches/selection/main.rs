@@ -1,45 +1,57 @@
-//! What steering costs, measured: one choice in the kernel, and what is left of the connections a
-//! second that the kernel's own hash serves. In a network namespace of its own; needs root.
+//! What steering costs, measured: one choice in the kernel, also by the number of members; what is left
+//! of the connections a second that the kernel's own hash serves; and counting connections. In a network
+//! namespace of its own; needs root.
 
 mod bed;
 mod cost;
+mod curve;
 mod load;
 mod progress;
 mod rate;
 mod report;
 mod statistics;
+mod tracker;
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use balancer::{error, machine::Machine, policy::Policy, sandbox, steering::DEFAULT_BPFFS};
+use balancer::{
+    error, machine::Machine, policy::Policy, sandbox, steering::DEFAULT_BPFFS, tuned::TunedPolicy,
+};
 use clap::{Parser, ValueEnum, builder::RangedU64ValueParser};
 use rustix::process::geteuid;
 
-use crate::{bed::Bed, report::Report};
+use crate::{
+    bed::{Bed, WEIGHTS},
+    report::Report,
+};
 
 const COST_ROUNDS: usize = 30;
 const RATE_ROUNDS: usize = 100;
+const CURVE_ROUNDS: usize = 10;
+const TRACKER_ROUNDS: usize = 30;
 
 /// Measure what the policies cost
 #[derive(Parser)]
 #[command(name = "selection")]
 struct Options {
-    /// Measure these policies only [default: all]
-    #[arg(value_enum, value_name = "POLICY")]
-    policies: Vec<Policy>,
-    /// Rounds of each table [default: 30 for the cost, 100 for the rate]
+    /// Measure these policies only, such as round-robin+avoid-stalled=10ms, in the first two tables
+    /// [default: all, and that]
+    #[arg(value_name = "POLICY")]
+    policies: Vec<TunedPolicy>,
+    /// Rounds of each table [default: 30, but 100 for the rate and 10 for the curve]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: Option<usize>,
     /// Connections a policy and round
     #[arg(long, value_name = "N", default_value_t = 5_000,
           value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     connections: u64,
-    /// Measure one of the two only
+    /// Measure one of these only
     #[arg(long, value_enum)]
     only: Option<Only>,
     /// Write the results there too, every round of them
@@ -56,6 +68,10 @@ enum Only {
     Cost,
     /// Connections a second
     Rate,
+    /// Nanoseconds a choice by the number of members
+    Curve,
+    /// Nanoseconds that counting connections takes
+    Tracker,
 }
 
 impl Options {
@@ -64,9 +80,15 @@ impl Options {
     }
 
     /// The policies that are asked for, without those that are measured anyway.
-    fn steered(&self) -> Vec<Policy> {
-        let asked = |policy: &Policy| self.policies.is_empty() || self.policies.contains(policy);
-        Policy::value_variants().iter().copied().filter(bed::steers).filter(asked).collect()
+    fn steered(&self) -> Vec<TunedPolicy> {
+        let all = || Policy::value_variants().iter().copied().map(TunedPolicy::plain);
+        let avoiding = TunedPolicy::avoiding_stalled(Policy::RoundRobin, Duration::from_millis(10));
+        let mut wanted = match self.policies.as_slice() {
+            [] => all().chain([avoiding]).collect(),
+            asked => asked.to_vec(),
+        };
+        wanted.retain(|tuned| tuned.policy.steers());
+        wanted
     }
 }
 
@@ -88,7 +110,7 @@ fn run(options: &Options) -> Result<()> {
     sandbox::enter(Path::new(DEFAULT_BPFFS))?;
     let machine = Machine::this()?;
     let policies = options.steered();
-    let mut bed = Bed::make()?;
+    let mut bed = Bed::make(WEIGHTS.len())?;
     let mut report = Report::new(machine, options.connections);
     println!("{}", report.machine);
     if options.wants(Only::Cost) {
@@ -100,6 +122,16 @@ fn run(options: &Options) -> Result<()> {
         let rounds = options.rounds.unwrap_or(RATE_ROUNDS);
         report.rate = rate::measure(&mut bed, &policies, rounds, options.connections)?;
         println!("\n{}", report::rate(&report));
+    }
+    if options.wants(Only::Curve) {
+        let rounds = options.rounds.unwrap_or(CURVE_ROUNDS);
+        report.curve = curve::measure(rounds, options.connections)?;
+        println!("\n{}", report::curve(&report));
+    }
+    if options.wants(Only::Tracker) {
+        let rounds = options.rounds.unwrap_or(TRACKER_ROUNDS);
+        report.tracker = Some(tracker::measure(&mut bed, rounds, options.connections)?);
+        println!("\n{}", report::tracker(&report));
     }
     println!("\n{}", report::audit(&report));
     if let Some(path) = &options.json {

@@ -1,7 +1,7 @@
 //! Connections a second, each policy beside the kernel's own hash.
 
 use anyhow::Result;
-use balancer::{machine, policy::Policy};
+use balancer::{machine, policy::Policy, tuned::TunedPolicy};
 use serde::Serialize;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Serialize)]
 pub struct Rate {
     /// The policy; the kernel's hash too, against itself: what is noise.
-    pub policy: Policy,
+    pub policy: TunedPolicy,
     /// Connections a second.
     pub rate: Spread,
     /// The same as a part of what the kernel's hash reached right before or after.
@@ -26,6 +26,8 @@ pub struct Rate {
     pub counted: Counted,
 }
 
+const KERNEL: TunedPolicy = TunedPolicy::plain(Policy::Kernel);
+
 /// In a pair of the kernel's hash and a policy.
 const OURS: usize = 1;
 
@@ -35,18 +37,18 @@ const OURS: usize = 1;
 /// Where a load fails.
 pub fn measure(
     bed: &mut Bed,
-    policies: &[Policy],
+    policies: &[TunedPolicy],
     rounds: usize,
     connections: u64,
 ) -> Result<Vec<Rate>> {
     let cpus = machine::cpus()?;
-    let contenders = [&[Policy::Kernel], policies].concat();
+    let contenders = [&[KERNEL], policies].concat();
     let mut rates = vec![[const { Vec::new() }; 2]; contenders.len()];
     let mut counted = vec![Counted::default(); contenders.len()];
     for round in 0..rounds {
         progress::show(format_args!("connections a second: {round} of {rounds} rounds"));
         for index in rotation(contenders.len(), round) {
-            let pair = [Policy::Kernel, contenders[index]];
+            let pair = [KERNEL, contenders[index]];
             // Who comes second finds the caches another way; so they take turns.
             for side in rotation(pair.len(), round) {
                 let sample = bed.load(pair[side], &cpus, connections)?;

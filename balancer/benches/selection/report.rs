@@ -1,14 +1,16 @@
 //! The results, as tables and as JSON.
 
-use balancer::{machine::Machine, policy::Policy};
+use balancer::machine::Machine;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::{
-    bed::{self, Counted, WEIGHTS},
-    cost::Cost,
+    bed::{Counted, WEIGHTS},
+    cost::{Cost, FIXED, NOOP},
+    curve::Point,
     rate::Rate,
     statistics::Spread,
+    tracker::{Figure, Tracking},
 };
 
 /// All that was measured.
@@ -22,12 +24,17 @@ pub struct Report {
     pub cost: Vec<Cost>,
     /// The second table.
     pub rate: Vec<Rate>,
+    /// The third table.
+    pub curve: Vec<Point>,
+    /// The fourth table.
+    pub tracker: Option<Tracking>,
 }
 
 impl Report {
     /// Nothing measured yet.
     pub fn new(machine: Machine, connections: u64) -> Self {
-        Self { machine, connections, cost: Vec::new(), rate: Vec::new() }
+        let (cost, rate, curve) = (Vec::new(), Vec::new(), Vec::new());
+        Self { machine, connections, cost, rate, curve, tracker: None }
     }
 }
 
@@ -35,10 +42,10 @@ impl Report {
 pub fn cost(report: &Report) -> String {
     let rows = report.cost.iter().map(|cost| {
         let over = match cost.policy {
-            Policy::Noop | Policy::Fixed => String::new(),
+            NOOP | FIXED => String::new(),
             _ => spread(&cost.over_fixed, 0),
         };
-        vec![cost.cpus.to_string(), cost.policy.name().into(), spread(&cost.run, 0), over]
+        vec![cost.cpus.to_string(), cost.policy.to_string(), spread(&cost.run, 0), over]
     });
     let ratios = report.cost.iter().map(|cost| cost.runs as f64 / cost.connections as f64);
     let ratio = Spread::of(ratios.collect());
@@ -56,7 +63,7 @@ pub fn cost(report: &Report) -> String {
 /// The second table: a row a policy.
 pub fn rate(report: &Report) -> String {
     let rows = report.rate.iter().map(|rate| {
-        vec![rate.policy.name().into(), spread(&rate.rate, 0), spread(&rate.of_kernel, 3)]
+        vec![rate.policy.to_string(), spread(&rate.rate, 0), spread(&rate.of_kernel, 3)]
     });
     format!(
         "Connections a second from {} CPUs, nothing measured in the kernel meanwhile\n{}\n{}\n\
@@ -68,13 +75,48 @@ pub fn rate(report: &Report) -> String {
     )
 }
 
+/// The third table: a row a policy and number of members.
+pub fn curve(report: &Report) -> String {
+    let rows = report.curve.iter().map(|point| {
+        let Point { members, policy, over_fixed, a_member } = point;
+        let (over, each) = (spread(over_fixed, 0), spread(a_member, 2));
+        vec![members.to_string(), policy.to_string(), over, each]
+    });
+    format!(
+        "A choice in nanoseconds by the number of members, on one CPU\n{}\n{}\n\
+         fixed is measured in a group of the same size",
+        table(&["MEMBERS", "POLICY", "OVER FIXED", "OF IT, A MEMBER"], rows),
+        rounds(report, report.curve.first().map(|point| &point.over_fixed)),
+    )
+}
+
+/// The fourth table: what a connection costs that is counted, and what one that is not.
+pub fn tracker(report: &Report) -> String {
+    let Some(Tracking { measuring, foreign, member }) = &report.tracker else {
+        return String::new();
+    };
+    let named = [("a state change elsewhere", foreign), ("a connection to a member", member)];
+    let rows = named.into_iter().map(|(what, figure)| {
+        let Figure { changes, raw, net } = figure;
+        vec![what.to_owned(), format!("{changes:.2}"), spread(raw, 0), spread(net, 0)]
+    });
+    format!(
+        "Counting connections in nanoseconds, on one CPU\n{}\n{}\n\
+         the measuring itself is in each run: {} ns, a run of noop, which is taken off in the last\n\
+         column; of a connection its client's three changes, which are a stranger's, are taken off too",
+        table(&["WHAT", "RUNS", "AS MEASURED", "WITHOUT THE MEASURING"], rows),
+        rounds(report, Some(measuring)),
+        spread(measuring, 0),
+    )
+}
+
 /// Whether the programs counted what happened.
 pub fn audit(report: &Report) -> String {
     let costs = report.cost.iter().map(|cost| (cost.policy, cost.connections, cost.counted));
     let rates = report.rate.iter().map(|rate| (rate.policy, rate.connections, rate.counted));
     let mut whole = (0, Counted::default());
     let mut warnings = String::new();
-    for (policy, connections, counted) in costs.chain(rates).filter(|row| bed::steers(&row.0)) {
+    for (policy, connections, counted) in costs.chain(rates).filter(|row| row.0.policy.steers()) {
         whole.0 += connections;
         whole.1 += counted;
         let Counted { selected, fallback } = counted;
@@ -82,7 +124,7 @@ pub fn audit(report: &Report) -> String {
             warnings += &format!(
                 "warning: {}: {connections} connections, but {selected} selected and {fallback} \
                  left to the kernel's hash\n",
-                policy.name()
+                policy
             );
         }
     }
@@ -110,7 +152,7 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
     for (name, column) in header.iter().zip(table.column_iter_mut()) {
-        let text = *name == "POLICY";
+        let text = ["POLICY", "WHAT"].contains(name);
         column.set_cell_alignment(if text { CellAlignment::Left } else { CellAlignment::Right });
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()

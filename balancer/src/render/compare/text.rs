@@ -63,7 +63,9 @@ fn table(outcome: &Outcome<'_>) -> String {
         .set_header(HEADER)
         .add_rows(outcome.standings.iter().map(row));
     for column in table.column_iter_mut().skip(1) {
+        // Ranges need all the room there is.
         column.set_cell_alignment(CellAlignment::Right);
+        column.set_padding((1, 0));
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
