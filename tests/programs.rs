@@ -19,6 +19,7 @@ use balancer::{
     steering::{Steering, Store},
     table::{Entry, Table},
     tuning::Tuning,
+    warmth,
     weight::Weight,
 };
 use balancer_ebpf::{
@@ -202,9 +203,15 @@ fn a_thousand_members_of_weights_1000_and_1_get_their_exact_turns() {
         let group = TestGroup::new(host, Protocol::Tcp, Policy::Weighted, &weights);
         let entries: Vec<Entry> = (0..)
             .zip(&weights)
-            .map(|(slot, &weight)| Entry { slot, weight: weight.into() })
+            .map(|(slot, &weight)| Entry {
+                slot,
+                weight: weight.into(),
+                warmth: warmth::FULL,
+                key: slot,
+                cpu: None,
+            })
             .collect();
-        let sequence = Table::build(&entries, Shares::ByWeight).sequence;
+        let sequence = Table::build(&entries, Shares::ByWeight, 1).sequence;
         let mut expected = vec![0; weights.len()];
         for slot in &sequence[..3000] {
             expected[*slot as usize] += 1;

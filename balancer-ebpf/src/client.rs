@@ -1,5 +1,5 @@
-//! The log line of a choice. With the level below debug the verifier removes it: the level is a
-//! constant of the loaded program.
+//! The client of a choice: its address, and the log line. With the level below debug the verifier
+//! removes the line: the level is a constant of the loaded program.
 
 use aya_ebpf::{
     EbpfContext as _, bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
@@ -9,10 +9,35 @@ use aya_log_ebpf::{
     debug,
     macro_support::{Level, level_enabled},
 };
+use balancer_ebpf::address::Address;
 
 const ETH_P_IPV6: u16 = 0x86dd;
+const AF_INET: u32 = 2;
 const IPV4_SOURCE: u32 = 12;
 const IPV6_SOURCE: u32 = 8;
+
+/// Who sent the packet; of a connection that migrates, which has none, who is at its other end.
+#[inline(always)]
+pub fn address(ctx: &SkReuseportContext) -> Address {
+    if let Some(connection) = ctx.migrating_sk() {
+        let socket = connection.sock;
+        // SAFETY: the kernel checked it against null, and this is among what may be read of it, word by
+        // word; volatile, or the compiler would read two at once.
+        return unsafe {
+            if (&raw const (*socket).family).read_volatile() == AF_INET {
+                Address::v4((&raw const (*socket).dst_ip4).read_volatile().to_ne_bytes())
+            } else {
+                let word = |at: usize| (&raw const (*socket).dst_ip6[at]).read_volatile();
+                Address::of_words([word(0), word(1), word(2), word(3)])
+            }
+        };
+    }
+    if ctx.eth_protocol() == u32::from(ETH_P_IPV6.to_be()) {
+        Address::v6(load(ctx, IPV6_SOURCE).unwrap_or_default())
+    } else {
+        Address::v4(load(ctx, IPV4_SOURCE).unwrap_or_default())
+    }
+}
 
 /// Logs that a slot was chosen: client, position, slot.
 #[inline(always)]

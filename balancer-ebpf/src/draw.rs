@@ -46,6 +46,32 @@ pub const fn rehash(hash: u32, attempt: u32) -> u32 {
     mixed ^ (mixed >> 16)
 }
 
+/// A number every bit of which depends on every bit of the value, and of no other value (the finalizer
+/// of SplitMix64 by Steele, Lea and Flood, with the constants that David Stafford calls Mix13).
+#[inline(always)]
+pub const fn mix(value: u64) -> u64 {
+    let mut mixed = value;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// How many positions of a table of `len` are each CPU's: they stand side by side. 0 where it is not
+/// such a table.
+#[inline(always)]
+pub const fn positions_each(len: u32, cpus: u32) -> u32 {
+    match len.checked_div(cpus) {
+        Some(each) => each,
+        None => 0,
+    }
+}
+
+/// The position of a CPU's `turn`, where `each` are its own.
+#[inline(always)]
+pub const fn of_cpu(cpu: u32, each: u32, turn: u64) -> u32 {
+    cpu * each + wrap(turn, each)
+}
+
 /// The `step`-th member of a walk over all `members` that starts at `start`.
 #[inline(always)]
 pub const fn walk(start: u32, step: u32, members: u32) -> u32 {
@@ -124,6 +150,25 @@ mod tests {
                 seen[walk(start, step, members) as usize] += 1;
             }
             prop_assert!(seen.iter().all(|&count| count == 1));
+        }
+
+        #[test]
+        fn the_turns_of_a_cpu_are_its_own_positions_and_each_comes_up(
+            cpus in 1..300u32, cpu in 0..300u32, each in 1..50u32, turn in 0..u64::MAX / 2,
+        ) {
+            let cpu = cpu % cpus;
+            prop_assert_eq!(positions_each(cpus * each, cpus), each);
+            let mut turns: Vec<u32> =
+                (0..u64::from(each)).map(|more| of_cpu(cpu, each, turn + more)).collect();
+            turns.sort_unstable();
+            prop_assert_eq!(turns, (cpu * each..(cpu + 1) * each).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn a_table_of_another_policy_has_a_position_for_every_cpu(
+            len in 1..1_000_000u32, cpus in 0..9000u32, cpu in 0..9000u32, turn: u64,
+        ) {
+            prop_assert!(of_cpu(cpu % cpus.max(1), positions_each(len, cpus), turn) < len);
         }
 
         #[test]

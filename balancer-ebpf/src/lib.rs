@@ -1,6 +1,7 @@
 //! The contract between the two halves of balancer: limits, map names, records, and the pure part
 //! of every decision. Built for the kernel (`no_std`) and for the host, where it is tested.
 //!
+//! - [`address`]: what a client sticks to its worker by.
 //! - [`control`]: the one word that says which table is live.
 //! - [`table`]: where a position's slot is stored.
 //! - [`draw`]: how a policy turns what it looks at into a position.
@@ -10,6 +11,7 @@
 
 #![cfg_attr(not(test), no_std)]
 
+pub mod address;
 pub mod control;
 pub mod draw;
 pub mod load;
@@ -19,7 +21,7 @@ pub mod table;
 
 /// Version of everything in this crate that two builds of balancer must agree on to share pins.
 /// Raise it with every change of a record, a limit or a map.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// The most members a group's table may hold.
 pub const MAX_MEMBERS: u32 = 1024;
@@ -45,13 +47,13 @@ pub const MAX_CLOSING: u32 = 256;
 pub mod maps {
     /// `REUSEPORT_SOCKARRAY`: slot → socket; reads as the socket's cookie.
     pub const SOCKETS: &str = "SOCKETS";
-    /// `ARRAY`: the two halves of the table, see [`crate::table`].
+    /// `ARRAY`: the two halves of the table, see [`crate::table`]; may be mapped into memory.
     pub const TABLE: &str = "TABLE";
     /// `ARRAY`, one word: which half is live, see [`crate::control`].
     pub const CONTROL: &str = "CONTROL";
     /// `ARRAY`, two words: the round-robin counter, and when a SYN cookie last came back (jiffies).
     pub const CURSOR: &str = "CURSOR";
-    /// `PERCPU_ARRAY`, one word: the state of this CPU's random numbers.
+    /// `PERCPU_ARRAY`, one word: the state of this CPU's random numbers, or its own count of turns.
     pub const RANDOM: &str = "RANDOM";
     /// `PERCPU_ARRAY`: slot → [`crate::record::SlotCounters`].
     pub const COUNTERS: &str = "COUNTERS";

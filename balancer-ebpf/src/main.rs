@@ -19,6 +19,7 @@ mod track;
 
 use aya_ebpf::{
     bindings::sk_action::SK_PASS,
+    helpers::bpf_get_smp_processor_id,
     macros::{btf_tracepoint, sk_reuseport},
     programs::{BtfTracePointContext, SkReuseportContext},
 };
@@ -29,8 +30,35 @@ use crate::steer::{at, steer};
 /// `hash`: the packet's 4-tuple, over a table by weight.
 #[sk_reuseport(migrate)]
 fn bal_hash(ctx: SkReuseportContext) -> u32 {
+    by_hash(&ctx, ctx.hash())
+}
+
+/// `sticky`: the client's address alone, over a table in which a member that comes or goes changes
+/// little for others (Maglev).
+#[sk_reuseport(migrate)]
+fn bal_sticky(ctx: SkReuseportContext) -> u32 {
+    by_hash(&ctx, client::address(&ctx).hash())
+}
+
+#[inline(never)]
+fn by_hash(ctx: &SkReuseportContext, hash: u32) -> u32 {
+    steer(ctx, |live, attempt| at(live, draw::scale(draw::rehash(hash, attempt), live.positions)))
+}
+
+/// `cpu`: the CPU that received the packet, over a table with positions of each CPU's own.
+#[sk_reuseport(migrate)]
+fn bal_cpu(ctx: SkReuseportContext) -> u32 {
     let hash = ctx.hash();
-    steer(&ctx, |live, attempt| at(live, draw::scale(draw::rehash(hash, attempt), live.positions)))
+    steer(&ctx, |live, attempt| {
+        if attempt > 0 {
+            return at(live, draw::scale(draw::rehash(hash, attempt), live.positions));
+        }
+        let each = draw::positions_each(live.positions, settings::cpus());
+        let turn = if each > 1 { maps::turn()? } else { 0 };
+        // SAFETY: the helper only reads a number.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        at(live, draw::of_cpu(cpu, each, turn))
+    })
 }
 
 /// `round-robin` and `weighted`: a shared counter, over a table with each slot once or one that

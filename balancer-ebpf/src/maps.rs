@@ -28,7 +28,7 @@ use balancer_ebpf::{
 static SOCKETS: ReusePortSockArrayImpl<u64, { MAX_SLOTS as usize }> = ReusePortSockArrayImpl::new();
 
 #[btf_map]
-static TABLE: Array<u64, { table::WORDS as usize }> = Array::new();
+static TABLE: Array<u64, { table::WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 #[btf_map]
 static CONTROL: Array<u64, 1> = Array::new();
@@ -150,6 +150,15 @@ pub fn random_state() -> Option<u64> {
     let state = RANDOM.get_ptr_mut(0).map(|state| unsafe { &mut *state })?;
     *state = draw::next_state(*state);
     Some(*state)
+}
+
+/// The number of this CPU's turn; the same word, which no policy uses for both.
+#[inline(always)]
+pub fn turn() -> Option<u64> {
+    // SAFETY: as in `random_state`.
+    let turns = RANDOM.get_ptr_mut(0).map(|turns| unsafe { &mut *turns })?;
+    *turns = turns.wrapping_add(1);
+    Some(*turns)
 }
 
 /// Chooses the socket of a slot; 0, or the helper's negative error.

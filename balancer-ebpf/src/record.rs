@@ -100,7 +100,7 @@ pub struct MemberRecord {
     pub inode: u64,
     /// Start of the worker in clock ticks since boot, to tell it from a later process of its PID.
     pub start: u64,
-    /// When it became live, in milliseconds of `CLOCK_BOOTTIME`.
+    /// When it became live, in milliseconds of `CLOCK_BOOTTIME`; 0 where it joined nobody.
     pub since: u64,
     /// The worker; 0 while it is not started.
     pub pid: u32,

@@ -55,6 +55,12 @@ pub fn is_tracked() -> bool {
     setting!(SETTINGS.tracked) != 0
 }
 
+/// CPUs that the kernel may ever have.
+#[inline(always)]
+pub fn cpus() -> u32 {
+    setting!(SETTINGS.cpus)
+}
+
 /// Where the kernel keeps what.
 pub mod offset {
     use super::OFFSETS;

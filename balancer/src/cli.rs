@@ -100,6 +100,8 @@ pub enum Verb {
 Examples:
   balancer run                                          one worker a CPU on 127.0.0.1:8080
   balancer run --policy weighted --weights 5,3,2        three workers, half of it to the first
+  balancer run --policy cpu --pin                       each CPU's connections to the worker on it
+  balancer run --policy sticky --slow-start 30s         a client keeps its worker
   balancer run --listen [::]:80 --workers 4             IPv4 and IPv6
   balancer run --listen 127.0.0.1:0 --quiet --name a    any free port, no output
   balancer run --workers 3 -- python3 server.py         any command, three times
@@ -126,6 +128,10 @@ pub struct RunArgs {
     /// Its options
     #[command(flatten)]
     pub tuning: TuningArgs,
+
+    /// Pin each worker to a CPU of its own, in turn where there are more workers than CPUs
+    #[arg(long)]
+    pub pin: bool,
 
     /// The workers' weights, 1 to 1000 each, for the policies that go by weight
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
@@ -159,6 +165,7 @@ Examples:
   balancer attach :8080                                 whoever shares that port, until Ctrl-C
   balancer attach 127.0.0.1:8080 --policy weighted      then: balancer weight PID=3
   balancer attach :53 --udp --policy hash --once        stays after the command has ended
+  balancer attach :8080 --slow-start 1m                 servers that join get more by and by
   balancer attach :80 --netns 4711                      in a container
 
 The servers must have set SO_REUSEPORT (nginx: `listen 80 reuseport`); `balancer groups` lists
@@ -169,7 +176,7 @@ does not, so sockets are looked for every 50 ms. With --once nobody looks: a ser
 later gets nothing while another lives, until you detach and attach again.
 
 For UDP a choice is made for each datagram: `round-robin`, `weighted` and `random` spread those of
-one client over the servers; `hash` keeps them together.")]
+one client over the servers; `hash` keeps those of a port together, and `sticky` all of a client's.")]
 pub struct AttachArgs {
     /// What they serve: ADDRESS:PORT, or :PORT for the only group on that port
     #[arg(value_name = "ADDRESS")]
@@ -192,7 +199,7 @@ pub struct AttachArgs {
     pub netns: Option<NetnsArgument>,
 
     /// Attach and end, rather than watch for servers that come and go
-    #[arg(long)]
+    #[arg(long, conflicts_with = "slow_start")]
     pub once: bool,
 
     /// Which of the servers that come later are steered too

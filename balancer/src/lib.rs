@@ -9,7 +9,7 @@
 //! | the groups of this machine, whoever serves them | [`discovery`], [`listing`] |
 //! | sockets and processes | [`socket`], [`process`], [`handover`], [`supervisor`], [`worker`] |
 //! | servers that somebody else started | [`attachment`] |
-//! | which slot at which position, and who is left out (pure) | [`mod@table`], [`drain`] |
+//! | which slot at which position, and who is left out (pure) | [`mod@table`], [`warmth`], [`drain`] |
 //! | maps, programs, pins | [`steering`], the only one that uses aya |
 //! | what is known of a group (pure) | [`snapshot`] |
 //! | shown to people | [`render`], [`console`] |
@@ -48,6 +48,7 @@ pub mod table;
 pub mod tracking;
 pub mod tuned;
 pub mod tuning;
+pub mod warmth;
 pub mod weight;
 pub mod work;
 pub mod worker;

@@ -5,7 +5,10 @@ use std::fmt;
 use anyhow::{Context as _, Result, anyhow};
 use jiff::Timestamp;
 use procfs::{CpuInfo, Current as _, LoadAverage};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
 use serde::{Deserialize, Serialize};
 use thread_priority::{
     NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
@@ -64,14 +67,28 @@ pub fn cpus() -> Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect())
 }
 
+/// The only CPU that a process may use, by its first thread; `None` where there are several, or it is
+/// gone.
+pub fn only_cpu(pid: u32) -> Option<u32> {
+    let allowed = sched_getaffinity(Some(Pid::from_raw(pid.try_into().ok()?)?)).ok()?;
+    let cpu = (0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu))?;
+    if allowed.count() == 1 { cpu.try_into().ok() } else { None }
+}
+
+/// A set of one CPU.
+pub fn set_of(cpu: usize) -> CpuSet {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    set
+}
+
 /// Keeps this thread on one CPU.
 ///
 /// # Errors
 /// Where the kernel refuses.
 pub fn pin_to(cpu: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("cannot pin a thread to CPU {cpu}"))
+    sched_setaffinity(None, &set_of(cpu))
+        .with_context(|| format!("cannot pin a thread to CPU {cpu}"))
 }
 
 /// Lets this thread, and those that it starts from now on, run before all others (`SCHED_FIFO`).

@@ -27,6 +27,10 @@ pub enum Policy {
     TwoChoices = 8,
     /// The fewest that wait to be accepted (UDP: to be read) by weight
     ShortestQueue = 9,
+    /// The same worker for all connections of a client, by its address; few move when workers change
+    Sticky = 10,
+    /// The worker pinned to the CPU that received the connection, see `run --pin`
+    Cpu = 11,
     /// Reference for measurements: a program that chooses nothing
     #[value(hide = true)]
     Noop = 5,
@@ -35,13 +39,17 @@ pub enum Policy {
     Fixed = 6,
 }
 
-/// How often a member stands in the table.
+/// How the members stand in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shares {
-    /// Once.
+    /// All alike.
     Equal,
     /// As often as its weight says.
     ByWeight,
+    /// By weight too, but where it stood before, so that a client keeps its member.
+    ByClient,
+    /// In the positions of the CPU that it is pinned to.
+    ByCpu,
 }
 
 impl Policy {
@@ -56,6 +64,8 @@ impl Policy {
             Self::LeastConnections => "least-connections",
             Self::TwoChoices => "two-choices",
             Self::ShortestQueue => "shortest-queue",
+            Self::Sticky => "sticky",
+            Self::Cpu => "cpu",
             Self::Noop => "noop",
             Self::Fixed => "fixed",
         }
@@ -72,6 +82,8 @@ impl Policy {
             Self::Random => Some("bal_random"),
             Self::LeastConnections | Self::ShortestQueue => Some("bal_least"),
             Self::TwoChoices => Some("bal_two_choices"),
+            Self::Sticky => Some("bal_sticky"),
+            Self::Cpu => Some("bal_cpu"),
             Self::Noop => Some("bal_noop"),
             Self::Fixed => Some("bal_fixed"),
         }
@@ -86,6 +98,8 @@ impl Policy {
     pub fn shares(self) -> Shares {
         match self {
             Self::Hash | Self::Weighted | Self::Random | Self::TwoChoices => Shares::ByWeight,
+            Self::Sticky => Shares::ByClient,
+            Self::Cpu => Shares::ByCpu,
             Self::Kernel
             | Self::RoundRobin
             | Self::LeastConnections

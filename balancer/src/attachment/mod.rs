@@ -27,6 +27,7 @@ use self::{admission::Admission, adopt::NotAdopted, changes::Changes};
 use crate::{
     discovery::{FoundGroup, FoundSocket, Lookout},
     group::{Group, GroupIdentity},
+    policy::Shares,
     steering::{Logs, Steering, Store},
 };
 
@@ -203,6 +204,7 @@ impl Attachment {
         }
         self.unsettled = self.unsettled.filter(|_| !rested);
         let sockets = self.lookout.sockets()?;
+        let mut settled = false;
         for found in self.lookout.found(&sockets.iter().collect::<Vec<_>>()) {
             let member = members.iter().find(|member| member.cookie == found.cookie);
             let (Some(member), Some(worker)) = (member, &found.worker) else { continue };
@@ -210,9 +212,22 @@ impl Attachment {
             // A guess is no better than another.
             if worker.process != member.worker && !(holds && found.guessed) {
                 self.steering.set_worker(member.slot, worker.process)?;
+                settled = true;
             }
         }
+        // It may be pinned to another CPU.
+        if settled && self.steering.group()?.policy.shares() == Shares::ByCpu {
+            self.steering.publish()?;
+        }
         Ok(true)
+    }
+
+    /// As [`Steering::grow`].
+    ///
+    /// # Errors
+    /// Where the group's state cannot be changed.
+    pub fn grow(&mut self) -> Result<()> {
+        self.steering.grow()
     }
 
     /// Gives the group back to the kernel's hash, unless that was done already.

@@ -19,7 +19,8 @@ pub struct TuningArgs {
     #[arg(long, value_name = "TIME|off", default_value = "off")]
     pub avoid_stalled: Tolerance,
 
-    /// Let a new worker's weight grow to its own in this time, from a tenth, such as 10s
+    /// Let the weight of a worker that joins others grow to its own in this time, from a tenth, such as
+    /// 10s; those of the first start have theirs at once
     #[arg(long, value_name = "TIME")]
     pub slow_start: Option<Patience>,
 }

@@ -15,11 +15,11 @@ use crate::{
         target::{Target, Unclear, remedy},
     },
     cli::{AttachArgs, LogLevel},
-    commands::claim,
+    commands::{claim, growth::Growth, warn_if_unpinned},
     console::Console,
     discovery::{self, FoundGroup, Lookout, Netns},
     error::UsageError,
-    group::{Group, Protocol},
+    group::Group,
     kernel, privilege,
     process::Identity,
     render,
@@ -61,6 +61,7 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
     let (attachment, logs) =
         Attachment::begin(&store, &name, &group, &found, lookout, args.replace, admission)?;
     tracking::catch_up(attachment.steering())?;
+    warn_if_unpinned(attachment.steering())?;
     let members = attachment.steering().members()?.len();
     let steering = format!(
         "steering {}, policy {}, {members} members, group {name}",
@@ -114,7 +115,7 @@ fn stay(
         }
         let members = attachment.steering().members()?.len();
         let mut console = Console::start(quiet, members + ROOM);
-        watch(&mut attachment, &mut console, group.identity.protocol, steering).await
+        watch(&mut attachment, &mut console, group, steering).await
     });
     // Whatever happened: nothing stays attached without us.
     let summary =
@@ -134,13 +135,14 @@ fn stay(
 async fn watch(
     attachment: &mut Attachment,
     console: &mut Console,
-    protocol: Protocol,
+    group: &Group,
     steering: &str,
 ) -> Result<Ending> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
-    let mut occasions = Occasions::start(protocol, attachment.steering())?;
+    let mut occasions = Occasions::start(group.identity.protocol, attachment.steering())?;
+    let mut growth = Growth::of(group.tuning);
     let mut tick = tokio::time::interval(console.interval());
     console.line(steering);
     loop {
@@ -158,6 +160,7 @@ async fn watch(
                 let snapshot = attachment.steering().snapshot();
                 snapshot.map(|snapshot| console.update(snapshot)).and_then(|()| attachment.settle())
             }
+            () = growth.due() => attachment.grow().map(|()| true),
             _ = interrupt.recv() => return Ok(Ending::Told),
             _ = terminate.recv() => return Ok(Ending::Told),
             _ = hangup.recv() => return Ok(Ending::Told),

@@ -7,6 +7,7 @@ mod detach;
 mod doctor;
 mod drain;
 mod groups;
+mod growth;
 mod policy;
 mod run;
 mod status;
@@ -19,7 +20,8 @@ use clap::CommandFactory as _;
 
 use crate::{
     cli::{Cli, GroupArgs, Verb},
-    handover,
+    handover, machine,
+    policy::Policy,
     steering::{Steering, Store},
     worker,
 };
@@ -53,6 +55,21 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what to do where the policy `cpu` has nothing to go by.
+fn warn_if_unpinned(steering: &Steering) -> Result<()> {
+    let members = steering.members()?;
+    let pinned = members.iter().any(|member| machine::only_cpu(member.worker.pid).is_some());
+    if steering.group()?.policy == Policy::Cpu && !pinned {
+        tracing::warn!(
+            "no worker of {} is pinned to one CPU, so all take turns; start them with `balancer run \
+             --pin`, or pin them (nginx: worker_cpu_affinity; others: `taskset -pc CPU PID`) and say \
+             `balancer policy cpu`",
+            steering.name()
+        );
+    }
+    Ok(())
 }
 
 const MAKES_ONE: &str = "`balancer run` or `balancer attach` makes one";

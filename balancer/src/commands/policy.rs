@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     cli::PolicyArgs,
-    commands::{open_group, vanished},
+    commands::{open_group, vanished, warn_if_unpinned},
     drain, privilege,
     render::say,
     snapshot::policy_line,
@@ -23,7 +23,12 @@ pub fn policy(args: &PolicyArgs, store: &Store) -> Result<()> {
     drain::check_policy(steering.name(), args.policy, &steering.snapshot()?.members)?;
     steering.set_policy(args.policy, tuning)?;
     tracking::catch_up(&steering)?;
+<<<<<<< HEAD
     let before = policy_line(group.policy, group.tuning.into());
     let now = policy_line(args.policy, tuning.into());
     say(format_args!("{}: {before} → {now}", steering.name()))
+=======
+    warn_if_unpinned(&steering)?;
+    say(format_args!("{}: {} → {}", steering.name(), group.policy.name(), args.policy.name()))
+>>>>>>> 702c85e (Sticky, cpu and slow start: programs, tables, and who publishes them)
 }

@@ -1,7 +1,7 @@
 //! `balancer run`: starts workers on one port and steers new connections among them, until told
 //! to stop.
 
-use std::{net::SocketAddr, path::Path, thread::available_parallelism};
+use std::{iter::repeat, net::SocketAddr, path::Path, thread::available_parallelism};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use balancer_ebpf::MAX_MEMBERS;
@@ -11,11 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     address,
     cli::{LogLevel, RunArgs},
-    commands::claim,
+    commands::{claim, growth::Growth, warn_if_unpinned},
     console::Console,
     error::UsageError,
     group::{Group, GroupIdentity, Protocol, own_netns},
-    kernel, privilege,
+    kernel, machine, privilege,
     process::Identity,
     render, socket,
     steering::{LOG_DEBUG, Steering, Store, forward_logs},
@@ -28,6 +28,8 @@ use crate::{
 struct Plan {
     address: SocketAddr,
     weights: Vec<Weight>,
+    /// The CPUs to pin them to, in turn; none where they are not.
+    cpus: Vec<usize>,
     name: Option<String>,
     job: Job,
 }
@@ -60,7 +62,9 @@ impl Plan {
         if let Some(name) = &args.name {
             claim::check_name(name)?;
         }
-        Ok(Self { address: args.listen.0, weights, name: args.name.clone(), job: job(args)? })
+        let cpus = if args.pin { machine::cpus()? } else { Vec::new() };
+        let (address, name) = (args.listen.0, args.name.clone());
+        Ok(Self { address, weights, cpus, name, job: job(args)? })
     }
 }
 
@@ -128,8 +132,9 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
         }
         let mut console = Console::start(args.quiet, plan.weights.len());
         let seats = Seats::Steered { steering: Box::new(steering), address, first };
-        let worker = |weight| WorkerPlan { weight, job: plan.job.clone() };
-        let workers = plan.weights.into_iter().map(worker).collect();
+        let cpus = plan.cpus.iter().copied().map(Some).cycle().chain(repeat(None));
+        let worker = |(weight, cpu)| WorkerPlan { weight, job: plan.job.clone(), cpu };
+        let workers = plan.weights.into_iter().zip(cpus).map(worker).collect();
         let supervisor = Supervisor::start(seats, bpffs.to_owned(), workers)?;
         supervise(supervisor, &mut console, &group).await
     });
@@ -153,6 +158,7 @@ async fn supervise(
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
     let mut tick = tokio::time::interval(console.interval());
+    let mut growth = Growth::of(group.tuning);
     let mut ready = false;
     let mut stopping = false;
     loop {
@@ -168,6 +174,7 @@ async fn supervise(
                         let workers = supervisor.running();
                         let name = supervisor.steering()?.name();
                         console.line(&listening(name, workers, group));
+                        warn_if_unpinned(supervisor.steering()?)?;
                     }
                     Ok(Notice::NeverReady(how)) => bail!("{how}"),
                     Ok(Notice::AllGone) => break,
@@ -181,6 +188,12 @@ async fn supervise(
                 match supervisor.steering()?.snapshot() {
                     Ok(snapshot) => console.update(snapshot),
                     Err(error) => tracing::error!("{error:#}"),
+                }
+                false
+            }
+            () = growth.due(), if ready && !stopping => {
+                if let Err(error) = supervisor.steering()?.grow() {
+                    tracing::error!("{error:#}");
                 }
                 false
             }
@@ -249,6 +262,12 @@ mod tests {
         assert_eq!(plan(&["--weights", "5,3,2"]).unwrap().weights.len(), 3);
         assert_eq!(plan(&["--workers", "4"]).unwrap().weights, [Weight::ONE; 4]);
         assert!(!plan(&[]).unwrap().weights.is_empty());
+    }
+
+    #[test]
+    fn workers_are_pinned_only_where_that_is_asked_for() {
+        assert_eq!(plan(&["--pin"]).unwrap().cpus, machine::cpus().unwrap());
+        assert!(plan(&[]).unwrap().cpus.is_empty());
     }
 
     #[test]

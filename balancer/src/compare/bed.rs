@@ -105,6 +105,7 @@ impl Side {
             WorkerPlan {
                 weight: Weight::from_record(weight),
                 job: Job::BuiltIn(arguments.chain(work).collect()),
+                cpu: None,
             }
         });
         let supervisor = Supervisor::start(seats, bpffs.to_owned(), plans.collect())?;

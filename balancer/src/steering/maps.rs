@@ -5,7 +5,7 @@ use std::{
     mem::offset_of,
     os::fd::{AsRawFd as _, BorrowedFd},
     path::Path,
-    sync::atomic::Ordering,
+    sync::atomic::{Ordering, fence},
 };
 
 use anyhow::{Context as _, Result};
@@ -35,7 +35,7 @@ pub(super) struct Maps {
     // delete by key are the same system calls for every kind of map, and these are aya's safe
     // form of them.
     sockets: HashMap<MapData, u32, u64>,
-    table: ArrayMap<u64>,
+    table: SharedWords,
     control: ArrayMap<u64>,
     counters: PerCpuMap<SlotCounters>,
     misses: PerCpuMap<Misses>,
@@ -79,7 +79,7 @@ impl Maps {
         Ok(Self {
             sockets: HashMap::try_from(Map::HashMap(pinned(directory, maps::SOCKETS)?))
                 .with_context(|| unfit(maps::SOCKETS))?,
-            table: array(directory, maps::TABLE)?,
+            table: SharedWords::open(&directory.join(maps::TABLE), 1)?,
             control: array(directory, maps::CONTROL)?,
             counters: per_cpu(directory, maps::COUNTERS)?,
             misses: per_cpu(directory, maps::MISSES)?,
@@ -187,27 +187,36 @@ impl Maps {
         })
     }
 
+    /// Whether nobody is in the table.
+    pub fn is_table_empty(&self) -> Result<bool> {
+        let control = self.control.get(&0, 0).context("cannot read the control word")?;
+        Ok(Control::unpack(control).members == 0)
+    }
+
+    /// The share that a slot was published with; 0 where it turned out to be dead since.
+    pub fn share(&self, slot: u32) -> u64 {
+        self.load.get(load_word(slot, WEIGHT))
+    }
+
     pub fn publish(&mut self, table: &Table) -> Result<()> {
         let current = self.control.get(&0, 0).context("cannot read the control word")?;
         let half = Control::unpack(current).half.other();
         for (position, slots) in words(&table.sequence) {
-            self.write_table(half.sequence_word(position), slots)?;
+            self.table.set(half.sequence_word(position) as usize, pack_slots(slots));
         }
         for (index, slots) in words(&table.members) {
-            self.write_table(half.member_word(index), slots)?;
+            self.table.set(half.member_word(index) as usize, pack_slots(slots));
         }
         let control =
             Control { half, positions: length(&table.sequence)?, members: length(&table.members)? };
         for (&slot, &weight) in table.members.iter().zip(&table.weights) {
-            self.load.set(load_word(slot, WEIGHT), weight.into());
+            self.load.set(load_word(slot, WEIGHT), weight);
         }
+        // Who reads the control word finds the table that it tells of.
+        fence(Ordering::Release);
         self.control.set(0, control.pack(), 0).context("cannot write the control word")?;
         wait_for_programs();
         Ok(())
-    }
-
-    fn write_table(&mut self, word: u32, slots: &[u32]) -> Result<()> {
-        self.table.set(word, pack_slots(slots), 0).context("cannot write the table")
     }
 }
 
@@ -223,7 +232,7 @@ fn words(slots: &[u32]) -> impl Iterator<Item = (u32, &[u32])> {
 /// is running afterwards, and its half of the table may be written again.
 fn wait_for_programs() {
     // Not there on a kernel with nohz_full. A choice takes less than a microsecond, and the next
-    // table is at least a system call a word away.
+    // table is several system calls away.
     let _ = membarrier(MembarrierCommand::Global);
 }
 

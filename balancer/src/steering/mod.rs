@@ -9,6 +9,7 @@ mod logs;
 mod maps;
 mod object;
 mod offsets;
+mod publishing;
 mod shared;
 mod stats;
 mod store;
@@ -44,7 +45,6 @@ use crate::{
     policy::Policy,
     process::Identity,
     snapshot::{GroupInfo, MemberInfo, MemberState, Snapshot},
-    table::{Entry, Table},
     tuning::{self, Tuning},
     weight::Weight,
 };
@@ -64,6 +64,10 @@ pub struct Member {
     pub cookie: u64,
     /// Its socket's inode, as `/proc/PID/fd` shows it.
     pub inode: u64,
+    /// What clients stick to.
+    pub key: u32,
+    /// When it became live, in milliseconds since boot; 0 where it joined nobody.
+    pub since: u64,
 }
 
 /// A group's steering.
@@ -227,12 +231,19 @@ impl Steering {
         self.change(slot, |record| record.weight = weight.get())
     }
 
-    /// Moves a slot through its life; takes effect with [`Steering::publish`].
+    /// Moves a slot through its life; takes effect with [`Steering::publish`]. Who goes live the first
+    /// time, and beside others in the table, is new: see [`Steering::grow`].
     ///
     /// # Errors
     /// Where a map cannot be written.
     pub fn set_state(&mut self, slot: u32, state: SlotState) -> Result<()> {
-        self.change(slot, |record| record.state = state as u8)
+        let now = if self.maps.is_table_empty()? { 0 } else { publishing::since_boot() };
+        self.change(slot, |record| {
+            if record.state == SlotState::Starting as u8 && state == SlotState::Live {
+                record.since = now;
+            }
+            record.state = state as u8;
+        })
     }
 
     fn change(&mut self, slot: u32, change: impl FnOnce(&mut MemberRecord)) -> Result<()> {
@@ -249,22 +260,6 @@ impl Steering {
     pub fn vacate(&mut self, slot: u32) -> Result<()> {
         self.maps.clear_socket(slot)?;
         self.set_state(slot, SlotState::Vacant)
-    }
-
-    /// Builds the table of the live members and switches to it. When this returns, no choice that
-    /// was made by the table before is under way any more.
-    ///
-    /// # Errors
-    /// Where a map cannot be read or written.
-    pub fn publish(&mut self) -> Result<()> {
-        let shares = self.group()?.policy.shares();
-        let entries: Vec<Entry> = self
-            .members()?
-            .into_iter()
-            .filter(|member| member.state == SlotState::Live)
-            .map(|member| Entry { slot: member.slot, weight: member.weight.get().into() })
-            .collect();
-        self.maps.publish(&Table::build(&entries, shares))
     }
 
     /// How many connections a slot's worker has open, as far as they are counted.
@@ -426,6 +421,8 @@ impl From<(u32, MemberRecord)> for Member {
             state: SlotState::from_number(record.state),
             cookie: record.cookie,
             inode: record.inode,
+            key: record.key,
+            since: record.since,
         }
     }
 }

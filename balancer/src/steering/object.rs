@@ -44,6 +44,15 @@ pub fn bytes() -> Result<Cow<'static, [u8]>> {
     }
 }
 
+/// How many CPUs the kernel may ever have.
+///
+/// # Errors
+/// Where it does not say.
+pub fn cpus() -> Result<u32> {
+    let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
+    Ok(u32::try_from(cpus)?)
+}
+
 /// A group's program: which, and what it is told.
 pub struct Program {
     name: &'static str,
@@ -57,9 +66,8 @@ impl Program {
     /// Where the CPUs cannot be counted.
     pub fn of(group: &Group) -> Result<Option<Self>> {
         let Some(name) = group.policy.program() else { return Ok(None) };
-        let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
-        let cpus = u32::try_from(cpus)?;
-        let settings = tuning::settings(group.policy, group.tuning, group.identity.protocol, cpus);
+        let (tuning, protocol) = (group.tuning, group.identity.protocol);
+        let settings = tuning::settings(group.policy, tuning, protocol, cpus()?);
         Ok(Some(Self { name, settings }))
     }
 

@@ -1,6 +1,7 @@
 //! One worker process: started, watched until it ends.
 
 use std::{
+    io::ErrorKind,
     os::fd::OwnedFd,
     process::{ExitStatus, Stdio},
     sync::{
@@ -11,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::{
+    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+    thread::sched_setaffinity,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, Interest, unix::AsyncFd},
     net::unix::pipe,
@@ -20,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{discovery::Bound, handover, process::Identity};
+use crate::{discovery::Bound, handover, machine, process::Identity};
 
 /// What a worker does, as far as its supervisor is concerned. The number is the worker's.
 #[derive(Debug)]
@@ -77,13 +81,23 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts a worker. A socket that is its standard input is closed here: from now on the worker
+    /// Starts a worker, on one CPU only if that is given. A socket that is its standard input is closed here: from now on the worker
     /// is the one that has it.
     ///
     /// # Errors
     /// Where the process cannot be started.
-    pub fn start(index: usize, launch: Launch, events: &UnboundedSender<Event>) -> Result<Self> {
+    pub fn start(
+        index: usize,
+        launch: Launch,
+        cpu: Option<usize>,
+        events: &UnboundedSender<Event>,
+    ) -> Result<Self> {
         let Launch { mut process, stdin, readiness, kept } = launch;
+        if let Some(cpu) = cpu {
+            let only = machine::set_of(cpu);
+            // SAFETY: a system call between fork and exec, and nothing allocated.
+            unsafe { process.pre_exec(move || Ok(sched_setaffinity(None, &only)?)) };
+        }
         let child = process
             .stdin(stdin)
             .stdout(Stdio::piped())
@@ -91,8 +105,12 @@ impl WorkerProcess {
             // Ctrl-C in a terminal is for the agent, which then stops its workers in order.
             .process_group(0)
             .spawn()
-            .map_err(|error| {
-                anyhow!(handover::cannot_run(process.as_std().get_program(), &error))
+            .map_err(|error| match cpu {
+                Some(cpu) if error.kind() == ErrorKind::InvalidInput => anyhow!(
+                    "cannot pin worker {index} to CPU {cpu}, which this process may not use any more; \
+                     start anew, or without --pin"
+                ),
+                _ => anyhow!(handover::cannot_run(process.as_std().get_program(), &error)),
             })?;
         drop(kept);
         let pid = child.id().context("a worker process ended at once")?;

@@ -112,6 +112,7 @@ impl Supervisor {
 
     fn start_worker(&mut self, index: usize) -> Result<()> {
         let Worker { plan, .. } = &self.workers[index];
+        let cpu = plan.cpu;
         let mut seat =
             if plan.job.binds() { None } else { Some(self.seats.take(index, plan.weight)?) };
         let slot = seat.as_ref().map(|seat| seat.slot);
@@ -120,7 +121,7 @@ impl Supervisor {
         let started = plan
             .job
             .launch(self.seats.group(), &self.bpffs, seat)
-            .and_then(|launch| WorkerProcess::start(index, launch, &self.sender));
+            .and_then(|launch| WorkerProcess::start(index, launch, cpu, &self.sender));
         match (started, slot) {
             (Ok(process), slot) => {
                 if let Some(slot) = slot {

@@ -25,6 +25,8 @@ pub struct WorkerPlan {
     pub weight: Weight,
     /// What it runs.
     pub job: Job,
+    /// The only CPU that it may use.
+    pub cpu: Option<usize>,
 }
 
 /// A worker, whoever is it at the moment.
