@@ -146,7 +146,14 @@ fn no_policy_lets_a_drained_member_have_anything_while_one_other_lives() {
         for socket in &mut group.sockets[1..9] {
             *socket = None;
         }
-        for policy in [Policy::Hash, Policy::RoundRobin, Policy::Weighted, Policy::Random] {
+        for policy in [
+            Policy::Hash,
+            Policy::RoundRobin,
+            Policy::Weighted,
+            Policy::Random,
+            Policy::Sticky,
+            Policy::Cpu,
+        ] {
             group.steering.set_policy(policy, Tuning::default()).unwrap();
             let _clients = group.connect(50);
             assert!(group.accept_all(0).is_empty(), "{policy:?}");

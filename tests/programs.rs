@@ -59,7 +59,14 @@ fn every_policy_finds_the_only_living_slot_of_a_hundred() {
         for socket in &mut group.sockets[1..] {
             *socket = None;
         }
-        for policy in [Policy::Hash, Policy::RoundRobin, Policy::Weighted, Policy::Random] {
+        for policy in [
+            Policy::Hash,
+            Policy::RoundRobin,
+            Policy::Weighted,
+            Policy::Random,
+            Policy::Sticky,
+            Policy::Cpu,
+        ] {
             group.steering.set_policy(policy, Tuning::default()).unwrap();
             let before = group.selected()[0];
             let _clients = group.connect(50);

@@ -49,13 +49,22 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// # Errors
 /// As [`request`].
 pub fn request_from(source: SocketAddr, address: SocketAddr) -> io::Result<Answer> {
+    let mut stream = connect_from(source, address)?;
+    stream.write_all(REQUEST)?;
+    receive(stream)
+}
+
+/// A connection from there, on which nothing is sent.
+///
+/// # Errors
+/// As [`request`].
+pub fn connect_from(source: SocketAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let address = reachable(address);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&source.into())?;
-    socket.connect_timeout(&reachable(address).into(), PATIENCE)?;
-    let mut stream = TcpStream::from(socket);
-    stream.write_all(REQUEST)?;
-    receive(stream)
+    socket.connect_timeout(&address.into(), PATIENCE)?;
+    Ok(socket.into())
 }
 
 /// Reads the answer of a request sent.

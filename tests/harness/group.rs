@@ -44,7 +44,20 @@ impl TestGroup {
         tuning: Tuning,
         weights: &[u16],
     ) -> Self {
-        let first = bind(protocol, SocketAddr::from(([127, 0, 0, 1], 0)));
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::bound(host, protocol, address, policy, tuning, weights)
+    }
+
+    /// As [`TestGroup::tuned`], at another address.
+    pub fn bound(
+        host: &Host,
+        protocol: Protocol,
+        address: SocketAddr,
+        policy: Policy,
+        tuning: Tuning,
+        weights: &[u16],
+    ) -> Self {
+        let first = bind(protocol, address);
         let address = first.local_addr().unwrap().as_socket().unwrap();
         let group = Group {
             identity: GroupIdentity { netns: own_netns().unwrap(), protocol, address },

@@ -19,7 +19,7 @@ pub fn sequence(entries: &[Entry], cpus: u32) -> Vec<u32> {
     let all = interleave(&all, limit);
     let turns: Vec<Turns> = (0..cpus).map(|cpu| Turns::of(entries, cpu, limit)).collect();
     let lengths = turns.iter().map(|turns| turns.length().unwrap_or(all.len()));
-    let multiple = |one: usize, other: usize| one / gcd(one as u64, other as u64) as usize * other;
+    let multiple = |one: usize, other: usize| one / gcd(one, other) * other;
     let each = lengths.fold(1, |all, one| multiple(all, one).min(limit));
 
     let mut sequence = Vec::new();

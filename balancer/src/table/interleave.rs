@@ -1,6 +1,6 @@
 //! A sequence in which everybody comes up as often as their share says, evenly spread.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap, ops::Rem};
 
 /// The order of one round in which member `i` appears `shares[i]` times (after division by the
 /// common divisor, and rounded where the round would be longer than `limit`) and every prefix of
@@ -52,8 +52,8 @@ fn fitted(shares: &[u64], limit: u64) -> Vec<u64> {
 }
 
 /// The greatest common divisor.
-pub fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+pub fn gcd<N: Copy + Default + PartialEq + Rem<Output = N>>(a: N, b: N) -> N {
+    if b == N::default() { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

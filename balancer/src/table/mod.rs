@@ -13,7 +13,7 @@ mod maglev;
 use balancer_ebpf::table::MAX_POSITIONS;
 
 use self::interleave::interleave;
-use crate::{policy::Shares, warmth};
+use crate::policy::Shares;
 
 /// A slot, and what is to be known of its member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Entry {
     pub slot: u32,
     /// Its member's weight.
     pub weight: u32,
-    /// How much of it counts, of [`warmth::FULL`].
+    /// How much of it counts, of [`crate::warmth::FULL`].
     pub warmth: u32,
     /// What clients stick to: nobody else in the table has it.
     pub key: u32,
@@ -78,6 +78,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::warmth;
 
     const CPUS: u32 = 4;
 
