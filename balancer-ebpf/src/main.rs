@@ -30,33 +30,36 @@ use crate::steer::{at, steer};
 /// `hash`: the packet's 4-tuple, over a table by weight.
 #[sk_reuseport(migrate)]
 fn bal_hash(ctx: SkReuseportContext) -> u32 {
-    by_hash(&ctx, ctx.hash())
+    by_cpu_or_hash(&ctx, NO_CPU, ctx.hash())
 }
 
 /// `sticky`: the client's address alone, over a table in which a member that comes or goes changes
 /// little for others (Maglev).
 #[sk_reuseport(migrate)]
 fn bal_sticky(ctx: SkReuseportContext) -> u32 {
-    by_hash(&ctx, client::address(&ctx).hash())
+    by_cpu_or_hash(&ctx, NO_CPU, client::address(&ctx).hash())
 }
 
-#[inline(never)]
-fn by_hash(ctx: &SkReuseportContext, hash: u32) -> u32 {
-    steer(ctx, |live, attempt| at(live, draw::scale(draw::rehash(hash, attempt), live.positions)))
-}
-
-/// `cpu`: the CPU that received the packet, over a table with positions of each CPU's own.
+/// `cpu`: the CPU that received the packet, over a table with positions of each CPU's own. Where nobody
+/// there can be chosen, as `hash`.
 #[sk_reuseport(migrate)]
 fn bal_cpu(ctx: SkReuseportContext) -> u32 {
-    let hash = ctx.hash();
-    steer(&ctx, |live, attempt| {
-        if attempt > 0 {
+    // SAFETY: the helper only reads a number.
+    by_cpu_or_hash(&ctx, unsafe { bpf_get_smp_processor_id() }, ctx.hash())
+}
+
+/// What no CPU is.
+const NO_CPU: u32 = u32::MAX;
+
+/// One function for three policies, for the object's size.
+#[inline(never)]
+fn by_cpu_or_hash(ctx: &SkReuseportContext, cpu: u32, hash: u32) -> u32 {
+    steer(ctx, |live, attempt| {
+        if attempt > 0 || cpu == NO_CPU {
             return at(live, draw::scale(draw::rehash(hash, attempt), live.positions));
         }
         let each = draw::positions_each(live.positions, settings::cpus());
         let turn = if each > 1 { maps::turn()? } else { 0 };
-        // SAFETY: the helper only reads a number.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
         at(live, draw::of_cpu(cpu, each, turn))
     })
 }

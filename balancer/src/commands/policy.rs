@@ -23,12 +23,8 @@ pub fn policy(args: &PolicyArgs, store: &Store) -> Result<()> {
     drain::check_policy(steering.name(), args.policy, &steering.snapshot()?.members)?;
     steering.set_policy(args.policy, tuning)?;
     tracking::catch_up(&steering)?;
-<<<<<<< HEAD
+    warn_if_unpinned(&steering)?;
     let before = policy_line(group.policy, group.tuning.into());
     let now = policy_line(args.policy, tuning.into());
     say(format_args!("{}: {before} → {now}", steering.name()))
-=======
-    warn_if_unpinned(&steering)?;
-    say(format_args!("{}: {} → {}", steering.name(), group.policy.name(), args.policy.name()))
->>>>>>> 702c85e (Sticky, cpu and slow start: programs, tables, and who publishes them)
 }
