@@ -5,7 +5,7 @@
 //! | step | modules |
 //! | --- | --- |
 //! | what was asked for | [`cli`], then a file of [`commands`] a verb |
-//! | words, checked | [`address`], [`weight`], [`policy`], [`group`], [`patience`] |
+//! | words, checked | [`address`], [`weight`], [`policy`], [`tuning`], [`tuned`], [`group`], [`patience`] |
 //! | the groups of this machine, whoever serves them | [`discovery`], [`listing`] |
 //! | sockets and processes | [`socket`], [`process`], [`handover`], [`supervisor`], [`worker`] |
 //! | servers that somebody else started | [`attachment`] |
