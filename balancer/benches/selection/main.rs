@@ -133,7 +133,9 @@ fn run(options: &Options) -> Result<()> {
         report.tracker = Some(tracker::measure(&mut bed, rounds, options.connections)?);
         println!("\n{}", report::tracker(&report));
     }
-    println!("\n{}", report::audit(&report));
+    if options.wants(Only::Cost) || options.wants(Only::Rate) {
+        println!("\n{}", report::audit(&report));
+    }
     if let Some(path) = &options.json {
         let json = serde_json::to_string_pretty(&report).context("cannot write JSON")?;
         fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
