@@ -182,6 +182,7 @@ mod tests {
                 weight: 1,
                 state,
                 open: None,
+                load: None,
                 tally: Tally::default(),
             })
             .collect()

@@ -1,6 +1,9 @@
 //! Hands a command its listening socket as systemd does (`sd_listen_fds(3)`): as descriptor 3, with
 //! `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` in its environment.
 //!
+//! In a group that goes by what workers report (`--load reported`) it also finds where to say its load:
+//! `BALANCER_LOAD_FD` is a descriptor to map into memory, `BALANCER_SLOT` the number of its word there.
+//!
 //! `LISTEN_PID` is the command's own PID, which nobody knows before it runs. So balancer starts
 //! itself with the socket as standard input, and that process becomes the command.
 
@@ -10,7 +13,7 @@ use std::{
     io,
     mem::ManuallyDrop,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd},
         unix::process::CommandExt as _,
     },
     process::{Command, ExitCode},
@@ -22,6 +25,8 @@ use rustix::{
     stdio::dup2_stdin,
 };
 use tokio::net::unix::pipe;
+
+use crate::cli::ExecWithSocketArgs;
 
 /// `SD_LISTEN_FDS_START`.
 const FIRST_SOCKET: RawFd = 3;
@@ -35,25 +40,35 @@ pub struct Handover {
     pub process: tokio::process::Command,
     /// Ends, with nothing in it, once the command runs; or says why it does not.
     pub report: pipe::Receiver,
-    /// The other end, to be closed once the process is started.
-    pub reporter: OwnedFd,
+    /// What the process inherits, to be closed here once it is started.
+    pub kept: Vec<OwnedFd>,
 }
 
 impl Handover {
-    /// Prepares the start of a command that is handed the socket of a group.
+    /// Prepares the start of a command that is handed the socket of a slot, and `load`, where it may say
+    /// its load.
     ///
     /// # Errors
     /// Where no pipe can be had.
-    pub fn new(group: &str, command: &[OsString]) -> io::Result<Self> {
+    pub fn new(
+        group: &str,
+        slot: u32,
+        load: Option<OwnedFd>,
+        command: &[OsString],
+    ) -> io::Result<Self> {
         let (report, reporter) = pipe_with(PipeFlags::CLOEXEC)?;
-        // For the child to inherit. One thread starts all children, so no other gets it.
-        fcntl_setfd(&reporter, FdFlags::empty())?;
         let mut process = tokio::process::Command::new("/proc/self/exe");
-        process
-            .args(["exec-with-socket", "--report", &reporter.as_raw_fd().to_string()])
-            .args(["--name", group, "--"])
-            .args(command);
-        Ok(Self { process, report: pipe::Receiver::from_owned_fd(report)?, reporter })
+        process.args(["exec-with-socket", "--report", &reporter.as_raw_fd().to_string()]);
+        if let Some(load) = &load {
+            process.args(["--load", &load.as_raw_fd().to_string()]);
+        }
+        process.args(["--slot", &slot.to_string(), "--name", group, "--"]).args(command);
+        let kept: Vec<OwnedFd> = [reporter].into_iter().chain(load).collect();
+        for descriptor in &kept {
+            // For the child to inherit. One thread starts all children, so no other gets it.
+            fcntl_setfd(descriptor, FdFlags::empty())?;
+        }
+        Ok(Self { process, report: pipe::Receiver::from_owned_fd(report)?, kept })
     }
 }
 
@@ -61,14 +76,13 @@ impl Handover {
 ///
 /// # Errors
 /// Where the agent cannot be told.
-pub fn exec(report: RawFd, group: &str, command: &[OsString]) -> io::Result<ExitCode> {
+pub fn exec(args: &ExecWithSocketArgs) -> io::Result<ExitCode> {
     // SAFETY: the agent opened it for this process, and nothing else here knows of it.
-    let report = unsafe { OwnedFd::from_raw_fd(report) };
+    let report = unsafe { OwnedFd::from_raw_fd(args.report) };
     // Closed by exec, which is the report; and not where the socket will be.
     let report = fcntl_dupfd_cloexec(report, FIRST_SOCKET + 1)?;
-    let error =
-        become_command(group, command).err().unwrap_or_else(|| io::Error::other("no command"));
-    let shown = command.first().cloned().unwrap_or_default();
+    let error = become_command(args).err().unwrap_or_else(|| io::Error::other("no command"));
+    let shown = args.command.first().cloned().unwrap_or_default();
     rustix::io::write(&report, cannot_run(&shown, &error).as_bytes())?;
     Ok(ExitCode::from(CANNOT_RUN))
 }
@@ -81,8 +95,18 @@ pub fn cannot_run(program: &OsStr, error: &io::Error) -> String {
     )
 }
 
-fn become_command(group: &str, command: &[OsString]) -> io::Result<()> {
-    let [program, arguments @ ..] = command else { return Ok(()) };
+fn become_command(args: &ExecWithSocketArgs) -> io::Result<()> {
+    let [program, arguments @ ..] = args.command.as_slice() else { return Ok(()) };
+    let mut command = Command::new(program);
+    if let Some(load) = args.load {
+        // SAFETY: as `report`.
+        let load = unsafe { OwnedFd::from_raw_fd(load) };
+        // Not where the socket will be, and not closed by exec.
+        let load = fcntl_dupfd_cloexec(load, FIRST_SOCKET + 1)?;
+        fcntl_setfd(&load, FdFlags::empty())?;
+        command.env("BALANCER_LOAD_FD", load.into_raw_fd().to_string());
+        command.env("BALANCER_SLOT", args.slot.to_string());
+    }
     let socket = io::stdin();
     // Now something is at the first place, if only this.
     let filler = fcntl_dupfd_cloexec(&socket, FIRST_SOCKET)?;
@@ -91,10 +115,10 @@ fn become_command(group: &str, command: &[OsString]) -> io::Result<()> {
     let _ = ManuallyDrop::new(filler);
     dup2(&socket, &mut first)?;
     dup2_stdin(File::open("/dev/null")?)?;
-    Err(Command::new(program)
+    Err(command
         .args(arguments)
         .env("LISTEN_FDS", "1")
         .env("LISTEN_PID", std::process::id().to_string())
-        .env("LISTEN_FDNAMES", group)
+        .env("LISTEN_FDNAMES", &args.name)
         .exec())
 }

@@ -104,6 +104,9 @@ pub struct MemberInfo {
     /// Connections that it has open now; only where the policy counts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open: Option<u64>,
+    /// Its load in its worker's own words; only where the policy goes by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<u64>,
     /// What it was given.
     #[serde(flatten)]
     pub tally: Tally,
@@ -230,6 +233,7 @@ pub(crate) mod tests {
             weight,
             state,
             open: None,
+            load: None,
             tally: Tally { selected, migrated, accepted: selected + migrated },
         };
         Snapshot {

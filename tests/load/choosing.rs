@@ -1,7 +1,7 @@
 //! Which slot is chosen by load.
 
 use std::{
-    net::{TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
     process::Command,
     thread,
 };
@@ -76,21 +76,8 @@ fn a_thousand_connections_on_their_way_at_once_are_spread_evenly() {
     Host::with(|host| {
         for policy in [Policy::LeastConnections, Policy::ShortestQueue] {
             let group = TestGroup::new(host, Protocol::Tcp, policy, &[1; 4]);
-            // The answer to a SYN does not come through, so no handshake comes to its end.
-            let rule = format!(
-                "table inet hold {{ chain out {{ type filter hook output priority 0; \
-                 tcp sport {} tcp flags & (syn | ack) == (syn | ack) drop; }}; }}",
-                group.address.port()
-            );
-            nft(&rule);
-            let clients: Vec<Socket> = (0..1000)
-                .map(|_| {
-                    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-                    socket.set_nonblocking(true).unwrap();
-                    let _ = socket.connect(&group.address.into());
-                    socket
-                })
-                .collect();
+            hold_handshakes(&group);
+            let clients = begin(group.address, 1000);
             wait_until("all have been chosen for", || group.selected().iter().sum::<u64>() >= 1000);
             let selected = group.selected();
             assert!(selected.iter().all(|&n| n.abs_diff(250) <= 12), "{policy:?}: {selected:?}");
@@ -109,6 +96,47 @@ fn nft(rule: &str) {
 }
 
 #[test]
+fn handshakes_under_way_are_part_of_a_queue() {
+    if !there("nft") {
+        return;
+    }
+    Host::with(|host| {
+        let mut group = TestGroup::new(host, Protocol::Tcp, Policy::ShortestQueue, &[1, 1]);
+        hold_handshakes(&group);
+        let mut live = |slot, state| {
+            group.steering.set_state(slot, state).unwrap();
+            group.steering.publish().unwrap();
+        };
+        live(1, SlotState::Draining);
+        let _first = begin(group.address, 10);
+        live(1, SlotState::Live);
+        let _then = begin(group.address, 10);
+        wait_until("all have been chosen for", || group.selected().iter().sum::<u64>() >= 20);
+        assert_eq!(group.selected(), [10, 10]);
+    });
+}
+
+/// The answer to a SYN does not come through, so no handshake comes to its end.
+fn hold_handshakes(group: &TestGroup) {
+    nft(&format!(
+        "table inet hold {{ chain out {{ type filter hook output priority 0; \
+         tcp sport {} tcp flags & (syn | ack) == (syn | ack) drop; }}; }}",
+        group.address.port()
+    ));
+}
+
+/// Sends so many SYNs, and waits for nothing.
+fn begin(address: SocketAddr, count: usize) -> Vec<Socket> {
+    let begin = |_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let _ = socket.connect(&address.into());
+        socket
+    };
+    (0..count).map(begin).collect()
+}
+
+#[test]
 fn handshakes_that_never_end_are_forgotten_when_the_kernel_forgets_them() {
     if !there("nft") {
         return;
@@ -119,17 +147,8 @@ fn handshakes_that_never_end_are_forgotten_when_the_kernel_forgets_them() {
         let group = TestGroup::new(host, Protocol::Tcp, Policy::LeastConnections, &[1, 1]);
         // All that comes next goes to slot 1, which seems to have the less to do.
         let _busy: Vec<_> = (0..2).flat_map(|_| group.connect(1)).collect();
-        nft(&format!(
-            "table inet hold {{ chain out {{ type filter hook output priority 0; \
-             tcp sport {} tcp flags & (syn | ack) == (syn | ack) drop; }}; }}",
-            group.address.port()
-        ));
-        for _ in 0..20 {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            let _ = socket.connect(&group.address.into());
-            drop(socket);
-        }
+        hold_handshakes(&group);
+        drop(begin(group.address, 20));
         nft("delete table inet hold");
         let half_open = || {
             let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();

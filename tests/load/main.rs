@@ -6,4 +6,5 @@ mod choosing;
 mod counting;
 mod everything;
 mod refusals;
+mod reporting;
 mod stalling;

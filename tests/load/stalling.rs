@@ -142,6 +142,31 @@ fn a_udp_worker_that_reads_nothing_is_left_out_until_it_reads() {
 }
 
 #[test]
+fn a_udp_worker_that_is_merely_busy_is_never_left_out() {
+    Host::with(|host| {
+        let group = avoiding(host, Protocol::Udp, Policy::RoundRobin, 2);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let send = |count| {
+            for _ in 0..count {
+                client.send_to(b"x", group.address).unwrap();
+            }
+        };
+        // Each always has ten that wait, and reads one for each that comes.
+        send(20);
+        let end = Instant::now() + 4 * THRESHOLD;
+        while Instant::now() < end {
+            send(2);
+            for socket in group.sockets.iter().flatten() {
+                socket.recv(&mut [std::mem::MaybeUninit::uninit(); 8]).unwrap();
+            }
+            assert_eq!(stalled(&group), [0; 0]);
+        }
+        let selected = group.selected();
+        assert_eq!(selected[0], selected[1]);
+    });
+}
+
+#[test]
 fn a_stopped_worker_is_shown_as_stalled_and_left_out_with_nobody_watching() {
     Host::with(|host| {
         let args = ["--workers", "2", "--avoid-stalled", "50ms", "--name", "web"];

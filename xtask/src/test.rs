@@ -33,7 +33,7 @@ pub fn test(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut tally = run_tests(&mut unit)?;
 
     let mut build = workspace.cargo();
-    build.args(["build", "-p", "balancer"]);
+    build.args(["build", "-p", "balancer", "--bins", "--examples"]);
     command::announce(&build);
     let balancer = command::build_binary(&mut build, "balancer")?;
 

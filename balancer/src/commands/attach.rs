@@ -15,7 +15,7 @@ use crate::{
         target::{Target, Unclear, remedy},
     },
     cli::{AttachArgs, LogLevel},
-    commands::{claim, growth::Growth, warn_if_unpinned},
+    commands::{audit::Audit, claim, growth::Growth, warn_if_unpinned},
     console::Console,
     discovery::{self, FoundGroup, Lookout, Netns},
     error::UsageError,
@@ -143,6 +143,7 @@ async fn watch(
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
     let mut occasions = Occasions::start(group.identity.protocol, attachment.steering())?;
     let mut growth = Growth::of(group.tuning);
+    let mut audit = Audit::start();
     let mut tick = tokio::time::interval(console.interval());
     console.line(steering);
     loop {
@@ -161,6 +162,7 @@ async fn watch(
                 snapshot.map(|snapshot| console.update(snapshot)).and_then(|()| attachment.settle())
             }
             () = growth.due() => attachment.grow().map(|()| true),
+            () = audit.due() => audit.look(attachment.steering()).map(|()| true),
             _ = interrupt.recv() => return Ok(Ending::Told),
             _ = terminate.recv() => return Ok(Ending::Told),
             _ = hangup.recv() => return Ok(Ending::Told),

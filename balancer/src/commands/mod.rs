@@ -1,6 +1,7 @@
 //! The verbs, a file each: from parsed arguments to what is done and printed.
 
 mod attach;
+mod audit;
 mod claim;
 mod compare;
 mod detach;
@@ -48,7 +49,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "balancer", &mut io::stdout());
         }
         Verb::ExecWithSocket(args) => {
-            return Ok(handover::exec(args.report, &args.name, &args.command)?);
+            return Ok(handover::exec(&args)?);
         }
         Verb::Worker(args) => {
             return worker::run(args.slot, &store.directory(&args.group), args.compared);

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     address,
     cli::{LogLevel, RunArgs},
-    commands::{claim, growth::Growth, warn_if_unpinned},
+    commands::{audit::Audit, claim, growth::Growth, warn_if_unpinned},
     console::Console,
     error::UsageError,
     group::{Group, GroupIdentity, Protocol, own_netns},
@@ -20,7 +20,7 @@ use crate::{
     render, socket,
     steering::{LOG_DEBUG, Steering, Store, forward_logs},
     supervisor::{Job, Notice, Seats, Supervisor, WorkerPlan},
-    tuning,
+    tuning::{self, Load},
     weight::Weight,
 };
 
@@ -93,6 +93,13 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
     kernel::require(kernel::release())?;
     privilege::require()?;
     let tuning = args.tuning.tuning();
+    if tuning.load == Load::Reported && (args.command.is_empty() || args.self_bind) {
+        return Err(UsageError::new(
+            "only a command that is handed its socket finds where to report its load; give one after \
+             `--`, without --self-bind, or leave --load out",
+        )
+        .into());
+    }
     tuning::check(args.policy, tuning, Protocol::Tcp)?;
     let store = Store::prepare(bpffs)?;
     let identity = |address| -> Result<_> {
@@ -159,6 +166,7 @@ async fn supervise(
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
     let mut tick = tokio::time::interval(console.interval());
     let mut growth = Growth::of(group.tuning);
+    let mut audit = Audit::start();
     let mut ready = false;
     let mut stopping = false;
     loop {
@@ -193,6 +201,12 @@ async fn supervise(
             }
             () = growth.due(), if ready && !stopping => {
                 if let Err(error) = supervisor.steering()?.grow() {
+                    tracing::error!("{error:#}");
+                }
+                false
+            }
+            () = audit.due(), if ready && !stopping => {
+                if let Err(error) = audit.look(supervisor.steering()?) {
                     tracing::error!("{error:#}");
                 }
                 false

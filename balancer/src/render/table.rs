@@ -29,7 +29,7 @@ fn cells(snapshot: &Snapshot, state: MemberState, tally: Tally, whole: u64) -> V
     let connections = snapshot.connections(tally);
     let dash = || "-".to_owned();
     let mut row = vec![dash(), dash(), dash(), state.name().to_owned()];
-    row.extend(counts_open(snapshot).then(dash));
+    row.extend(busy_column(snapshot).map(|_| dash()));
     row.extend([
         connections.to_string(),
         format!("{:.1} %", percent(connections, whole)),
@@ -43,22 +43,24 @@ fn row(snapshot: &Snapshot, member: &MemberInfo, whole: u64) -> Vec<String> {
     row[0] = member.slot.to_string();
     row[1] = member.pid.to_string();
     row[2] = member.weight.to_string();
-    if let Some(open) = member.open {
-        row[STATE + 1] = open.to_string();
+    if let Some(busy) = member.open.or(member.load) {
+        row[STATE + 1] = busy.to_string();
     }
     row
 }
 
-/// Whether open connections are counted, and have a column.
-fn counts_open(snapshot: &Snapshot) -> bool {
-    snapshot.members.iter().any(|member| member.open.is_some())
+/// The column of what policies by load compare, where there is something.
+fn busy_column(snapshot: &Snapshot) -> Option<&'static str> {
+    let any = |has: fn(&MemberInfo) -> bool| snapshot.members.iter().any(has);
+    let load = any(|member| member.load.is_some()).then_some("LOAD");
+    any(|member| member.open.is_some()).then_some("OPEN").or(load)
 }
 
 fn page(snapshot: &Snapshot, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     let unit = snapshot.unit().to_uppercase();
     let mut header = vec!["SLOT", "PID", "WEIGHT", "STATE"];
-    header.extend(counts_open(snapshot).then_some("OPEN"));
+    header.extend(busy_column(snapshot));
     header.extend([&unit, "SHARE", "MIGRATED"]);
     table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
     for (index, column) in table.column_iter_mut().enumerate() {

@@ -5,12 +5,14 @@
 
 mod attachment;
 mod listens;
+mod loads;
 mod logs;
 mod maps;
 mod object;
 mod offsets;
 mod publishing;
 mod shared;
+mod state;
 mod stats;
 mod store;
 mod tracker;
@@ -24,11 +26,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use balancer_ebpf::{
     load::{self, Source},
-    maps as names,
     record::{MemberRecord, MemberRecords, SlotState},
-    stall,
 };
-use rustix::time::{ClockId, clock_gettime};
 use socket2::SockRef;
 
 pub use self::{
@@ -39,15 +38,8 @@ pub use self::{
     stats::{Measuring, Runs, measure_runs},
     store::{DEFAULT_BPFFS, Lock, Store, is_bpffs},
 };
-use self::{maps::Maps, object::Program, shared::SharedWords};
-use crate::{
-    group::Group,
-    policy::Policy,
-    process::Identity,
-    snapshot::{GroupInfo, MemberInfo, MemberState, Snapshot},
-    tuning::{self, Tuning},
-    weight::Weight,
-};
+use self::{maps::Maps, object::Program};
+use crate::{group::Group, policy::Policy, process::Identity, tuning::Tuning, weight::Weight};
 
 /// A slot that somebody has, or had.
 #[derive(Clone, Copy, Debug)]
@@ -191,6 +183,7 @@ impl Steering {
             ..MemberRecord::default()
         };
         self.maps.clear_counters(slot)?;
+        self.report(slot, 0)?;
         self.place_listener(socket, slot)?;
         self.maps.set_socket(slot, socket)?;
         self.maps.set_members(&records)?;
@@ -262,26 +255,6 @@ impl Steering {
         self.set_state(slot, SlotState::Vacant)
     }
 
-    /// How many connections a slot's worker has open, as far as they are counted.
-    pub fn open_connections(&self, slot: u32) -> u64 {
-        load::open(self.maps.connections(slot)).into()
-    }
-
-    /// How many connections count for a slot where loads are compared: open, and on their way.
-    pub fn counted_connections(&self, slot: u32) -> u64 {
-        load::connections(self.maps.connections(slot))
-    }
-
-    /// Says a slot's load in its worker's place, see [`crate::tuning::Load::Reported`].
-    ///
-    /// # Errors
-    /// Where the map cannot be opened.
-    pub fn report(&self, slot: u32, load: u64) -> Result<()> {
-        let reported = SharedWords::open(&self.directory.join(names::REPORTED), 1)?;
-        reported.set(slot as usize, load);
-        Ok(())
-    }
-
     /// Switches the policy and its options: table, then program, each in one step.
     ///
     /// # Errors
@@ -341,68 +314,6 @@ impl Steering {
         }
         Ok(false)
     }
-
-    /// Everything that is known of the group now.
-    ///
-    /// # Errors
-    /// Where a map cannot be read.
-    pub fn snapshot(&self) -> Result<Snapshot> {
-        let group = self.group()?;
-        let tracked = self.is_tracked();
-        let mut members = Vec::new();
-        let mut left = Vec::new();
-        for member in self.all_slots()? {
-            let state = self.state_of(&member, &group)?;
-            let info = MemberInfo {
-                slot: member.slot,
-                pid: member.worker.pid,
-                weight: member.weight.get(),
-                state,
-                open: tracked.then(|| self.open_connections(member.slot)),
-                tally: self.maps.tally(member.slot)?,
-            };
-            if state == MemberState::Left { left.push(info) } else { members.push(info) }
-        }
-        let misses = self.maps.misses()?;
-        Ok(Snapshot {
-            group: GroupInfo {
-                name: self.name.clone(),
-                protocol: group.identity.protocol,
-                address: group.identity.address.to_string(),
-                netns: group.identity.netns,
-            },
-            policy: group.policy,
-            options: group.tuning.into(),
-            members,
-            fallback: misses.fallback,
-            errors: misses.errors,
-            left,
-            adopted: group.adopted,
-        })
-    }
-
-    fn state_of(&self, member: &Member, group: &Group) -> Result<MemberState> {
-        let stalls = || {
-            let threshold = tuning::stall_ticks(group.tuning);
-            let now = stall::ticks(monotonic());
-            threshold > 0 && stall::is_stalled(self.maps.sighting(member.slot), now, threshold)
-        };
-        Ok(match member.state {
-            SlotState::Vacant => MemberState::Left,
-            _ if !self.is_seated(member)? => MemberState::Dead,
-            SlotState::Draining => MemberState::Draining,
-            SlotState::Live if group.policy.steers() && stalls() => MemberState::Stalled,
-            SlotState::Live => MemberState::Live,
-            SlotState::Starting => MemberState::Starting,
-        })
-    }
-}
-
-/// The programs' clock, in nanoseconds.
-fn monotonic() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let part = |part: i64| u64::try_from(part).unwrap_or_default();
-    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
 /// The lowest key that nobody present has: of whom it was before, a newcomer takes the place.

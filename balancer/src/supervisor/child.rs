@@ -52,7 +52,7 @@ pub struct Launch {
     /// How it is known to accept connections.
     pub readiness: Readiness,
     /// What it inherits, to be closed here once it runs.
-    pub kept: Option<OwnedFd>,
+    pub kept: Vec<OwnedFd>,
 }
 
 /// How a worker is known to accept connections.

@@ -60,26 +60,29 @@ impl Job {
     /// # Errors
     /// Where no pipe can be had.
     pub(super) fn launch(&self, group: &str, bpffs: &Path, seat: Option<Seat>) -> Result<Launch> {
-        let slot = seat.as_ref().map_or(0, |seat| seat.slot).to_string();
-        let stdin = seat.map_or_else(Stdio::null, |seat| Stdio::from(seat.socket));
+        let slot = seat.as_ref().map_or(0, |seat| seat.slot);
+        let (socket, report) = seat.map(|seat| (seat.socket, seat.report)).unzip();
+        let stdin = socket.map_or_else(Stdio::null, Stdio::from);
         Ok(match self {
             Self::BuiltIn(arguments) => {
                 let mut process = Command::new("/proc/self/exe");
                 process.arg("--bpffs").arg(bpffs);
-                process.args(["worker", "--slot", &slot, "--group", group]).args(arguments);
-                Launch { process, stdin, readiness: Readiness::FirstLine, kept: None }
+                process
+                    .args(["worker", "--slot", &slot.to_string(), "--group", group])
+                    .args(arguments);
+                Launch { process, stdin, readiness: Readiness::FirstLine, kept: Vec::new() }
             }
             Self::Command(command) => {
-                let handover = Handover::new(group, command).context("cannot make a pipe")?;
-                let Handover { process, report, reporter } = handover;
-                let readiness = Readiness::Report(report);
-                Launch { process, stdin, readiness, kept: Some(reporter) }
+                let handover = Handover::new(group, slot, report.flatten(), command);
+                let Handover { process, report, kept } =
+                    handover.context("cannot prepare what a command inherits")?;
+                Launch { process, stdin, readiness: Readiness::Report(report), kept }
             }
             Self::SelfBind { command, .. } => {
                 let (program, arguments) = command.split_first().context("there is no command")?;
                 let mut process = Command::new(program);
                 process.args(arguments);
-                Launch { process, stdin, readiness: Readiness::Bound, kept: None }
+                Launch { process, stdin, readiness: Readiness::Bound, kept: Vec::new() }
             }
         })
     }

@@ -38,6 +38,8 @@ pub struct Seat {
     pub socket: OwnedFd,
     /// Its slot.
     pub slot: u32,
+    /// Where it may say its load, in a group that goes by that.
+    pub report: Option<OwnedFd>,
     /// Keeps others from a group with a member that is nobody yet.
     pub lock: Option<Lock>,
 }
@@ -71,7 +73,8 @@ impl Seats {
             Self::Steered { steering, address, first } => (steering, *address, first),
             Self::Shared(socket) => {
                 let socket = socket.try_clone().context("cannot duplicate a socket")?;
-                return Ok(Seat { socket: socket.into(), slot: u32::try_from(index)?, lock: None });
+                let slot = u32::try_from(index)?;
+                return Ok(Seat { socket: socket.into(), slot, report: None, lock: None });
             }
         };
         let socket = match first.take() {
@@ -88,7 +91,8 @@ impl Seats {
         // Should the last other member have gone meanwhile, so has the program.
         steering.attach(socket.as_fd())?;
         let slot = steering.seat(socket.as_fd(), weight)?;
-        Ok(Seat { socket: socket.into(), slot, lock })
+        let report = steering.report_descriptor()?;
+        Ok(Seat { socket: socket.into(), slot, report, lock })
     }
 
     /// A slot for a socket that a worker bound for itself. It gets no connection by policy yet.
