@@ -51,7 +51,8 @@ pub mod maps {
     pub const TABLE: &str = "TABLE";
     /// `ARRAY`, one word: which half is live, see [`crate::control`].
     pub const CONTROL: &str = "CONTROL";
-    /// `ARRAY`, two words: the round-robin counter, and when a SYN cookie last came back (jiffies).
+    /// `ARRAY`, three words: the round-robin counter, when a SYN cookie last came back (jiffies), and
+    /// where the addresses of the members' sockets are.
     pub const CURSOR: &str = "CURSOR";
     /// `PERCPU_ARRAY`, one word: the state of this CPU's random numbers, or its own count of turns.
     pub const RANDOM: &str = "RANDOM";

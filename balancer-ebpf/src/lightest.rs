@@ -10,12 +10,7 @@ use balancer_ebpf::{
     stall,
 };
 
-use crate::{
-    maps,
-    queue::{self, Sockets},
-    segment, settings,
-    steer::Draw,
-};
+use crate::{maps, queue::Sockets, segment, settings, steer::Draw};
 
 /// How often a choice is made anew because another CPU made the same one meanwhile.
 const CLAIMS: u32 = 4;
@@ -25,16 +20,16 @@ const NEVER: u32 = u32::MAX;
 
 /// `least-connections` and `shortest-queue`: of all members.
 #[inline(always)]
-pub fn of_all(ctx: &SkReuseportContext, live: Control, attempt: u32) -> Option<Draw> {
+pub fn of_all(ctx: &SkReuseportContext, live: Control, attempt: u32, now: u32) -> Option<Draw> {
     let start = draw::wrap(maps::tick()?, live.members);
     let source = settings::source();
-    if attempt == 0 && source == Source::Connections as u32 {
-        bal_correct(maps::member_at(live, start)?);
+    if attempt == 0 {
+        correct(maps::member_at(live, start)?);
     }
     let found = if source == Source::Queue as u32 {
-        bal_scan_queues(live.pack(), start, settings::stall_ticks().unwrap_or(NEVER))
+        bal_scan_queues(live.pack(), start, settings::stall_ticks().unwrap_or(NEVER), now)
     } else {
-        bal_scan_loads(live.pack(), start)
+        bal_scan_loads(live.pack(), start, now)
     };
     let Some((slot, seen)) = Least::unpack(found) else { return Some(Draw::Nobody) };
     let seen = if attempt < CLAIMS { seen } else { MAX_LOAD };
@@ -49,9 +44,7 @@ pub fn of_two(ctx: &SkReuseportContext, live: Control, hash: u32) -> Option<Draw
     let apart = draw::random(maps::random_state()?, hash);
     let second = draw::second(first, apart, live.positions);
     let (one, other) = (maps::slot_at(live, first)?, maps::slot_at(live, second)?);
-    if settings::source() == Source::Connections as u32 {
-        bal_correct(other);
-    }
+    correct(other);
     let lighter = bal_is_lighter(other, one) != 0;
     let (slot, at) = if lighter { (other, second) } else { (one, first) };
     claim(ctx, slot, MAX_LOAD);
@@ -61,7 +54,7 @@ pub fn of_two(ctx: &SkReuseportContext, live: Control, hash: u32) -> Option<Draw
 /// The shortest queue of all, stalled or not.
 #[inline(always)]
 pub fn shortest_queue(live: Control, start: u32) -> Option<u32> {
-    Least::unpack(bal_scan_queues(live.pack(), start, NEVER)).map(|(slot, _)| slot)
+    Least::unpack(bal_scan_queues(live.pack(), start, NEVER, 0)).map(|(slot, _)| slot)
 }
 
 #[inline(always)]
@@ -80,10 +73,10 @@ fn scan(
     control: u64,
     start: u32,
     threshold: u32,
+    now: u32,
     load: impl Fn(u32, &LoadRecord) -> Option<(u64, u64)>,
 ) -> u64 {
     let live = Control::unpack(control);
-    let now = queue::now();
     let mut least = Least::default();
     for index in 0..MAX_MEMBERS {
         if index >= live.members {
@@ -104,8 +97,8 @@ fn scan(
 /// By connections, or by what workers say.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn bal_scan_loads(control: u64, start: u32) -> u64 {
-    scan(control, start, settings::stall_ticks().unwrap_or(NEVER), |slot, record| {
+pub extern "C" fn bal_scan_loads(control: u64, start: u32, now: u32) -> u64 {
+    scan(control, start, settings::stall_ticks().unwrap_or(NEVER), now, |slot, record| {
         Some((load_of(slot, record)?, 0))
     })
 }
@@ -124,12 +117,12 @@ pub extern "C" fn bal_is_lighter(slot: u32, than: u32) -> u32 {
 /// By queues; who has stood still for so many ticks is left out.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn bal_scan_queues(control: u64, start: u32, threshold: u32) -> u64 {
+pub extern "C" fn bal_scan_queues(control: u64, start: u32, threshold: u32, now: u32) -> u64 {
     if settings::stall_ticks().is_none() && settings::source() != Source::Queue as u32 {
         return Least::default().pack();
     }
     let sockets = Sockets::find();
-    scan(control, start, threshold, |slot, _| {
+    scan(control, start, threshold, now, |slot, _| {
         let socket = sockets.at(slot);
         Some((sockets.waiting(socket), socket.if_none()))
     })
@@ -180,8 +173,18 @@ pub extern "C" fn bal_claim(slot: u32, seen: u64, syn: u32) -> u32 {
 }
 
 /// Compares a slot's connections on their way with the kernel's own count of them. One member a
-/// choice, in turn: so whoever is counted wrong is set right soon, however many there are. Returns
-/// how many the kernel knows of.
+/// choice, in turn: so whoever is counted wrong is set right soon, however many there are.
+#[inline(always)]
+fn correct(slot: u32) {
+    if settings::source() == Source::Connections as u32
+        // To ask the kernel costs more than the rest of a choice.
+        && maps::load(slot).is_some_and(|record| load::pending(record.count) != 0)
+    {
+        bal_correct(slot);
+    }
+}
+
+/// Does it; returns how many the kernel knows of.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn bal_correct(slot: u32) -> u32 {

@@ -54,7 +54,7 @@ const NO_CPU: u32 = u32::MAX;
 /// One function for three policies, for the object's size.
 #[inline(never)]
 fn by_cpu_or_hash(ctx: &SkReuseportContext, cpu: u32, hash: u32) -> u32 {
-    steer(ctx, |live, attempt| {
+    steer(ctx, |live, attempt, _| {
         if attempt > 0 || cpu == NO_CPU {
             return at(live, draw::scale(draw::rehash(hash, attempt), live.positions));
         }
@@ -68,14 +68,14 @@ fn by_cpu_or_hash(ctx: &SkReuseportContext, cpu: u32, hash: u32) -> u32 {
 /// interleaves the slots by weight.
 #[sk_reuseport(migrate)]
 fn bal_round_robin(ctx: SkReuseportContext) -> u32 {
-    steer(&ctx, |live, _| at(live, draw::wrap(maps::tick()?, live.positions)))
+    steer(&ctx, |live, _, _| at(live, draw::wrap(maps::tick()?, live.positions)))
 }
 
 /// `random`: a random number, over a table by weight.
 #[sk_reuseport(migrate)]
 fn bal_random(ctx: SkReuseportContext) -> u32 {
     let hash = ctx.hash();
-    steer(&ctx, |live, _| {
+    steer(&ctx, |live, _, _| {
         at(live, draw::scale(draw::random(maps::random_state()?, hash), live.positions))
     })
 }
@@ -83,14 +83,14 @@ fn bal_random(ctx: SkReuseportContext) -> u32 {
 /// `least-connections` and `shortest-queue`: the member with the lowest load by weight.
 #[sk_reuseport(migrate)]
 fn bal_least(ctx: SkReuseportContext) -> u32 {
-    steer(&ctx, |live, attempt| lightest::of_all(&ctx, live, attempt))
+    steer(&ctx, |live, attempt, now| lightest::of_all(&ctx, live, attempt, now))
 }
 
 /// `two-choices`: the one with the lower load by weight of two drawn at random, over a table by weight.
 #[sk_reuseport(migrate)]
 fn bal_two_choices(ctx: SkReuseportContext) -> u32 {
     let hash = ctx.hash();
-    steer(&ctx, |live, _| lightest::of_two(&ctx, live, hash))
+    steer(&ctx, |live, _, _| lightest::of_two(&ctx, live, hash))
 }
 
 /// Reference for measurements: chooses nothing, so the kernel's hash does.

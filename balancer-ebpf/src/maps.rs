@@ -34,7 +34,7 @@ static TABLE: Array<u64, { table::WORDS as usize }, { BPF_F_MMAPABLE as usize }>
 static CONTROL: Array<u64, 1> = Array::new();
 
 #[btf_map]
-static CURSOR: Array<u64, 2> = Array::new();
+static CURSOR: Array<u64, 3> = Array::new();
 
 #[btf_map]
 static COUNTERS: PerCpuArray<SlotCounters, { MAX_SLOTS as usize }> = PerCpuArray::new();
@@ -134,6 +134,18 @@ pub fn add(word: &mut u64, more: u64) -> u64 {
 pub fn cookies() -> Option<&'static mut u64> {
     // SAFETY: the pointer is into the map, and a word is read and written in one step.
     CURSOR.get_ptr_mut(1).map(|seen| unsafe { &mut *seen })
+}
+
+/// Where the socket array has the addresses of its sockets, found once: it stays there.
+#[inline(always)]
+pub fn pointers(find: impl FnOnce() -> u64) -> u64 {
+    let Some(known) = CURSOR.get_ptr_mut(2) else { return 0 };
+    // SAFETY: the pointer is into the map, and a word is read and written in one step.
+    let known = unsafe { &mut *known };
+    if *known == 0 {
+        *known = find();
+    }
+    *known
 }
 
 /// Reads a word of a map, in the order of the program and once.

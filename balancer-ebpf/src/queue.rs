@@ -47,13 +47,16 @@ fn read_u32(address: u64) -> u32 {
 impl Sockets {
     #[inline(always)]
     pub fn find() -> Self {
-        let map = maps::sockets();
+        let pointers = maps::pointers(|| {
+            let map = maps::sockets();
+            read_u64((&raw const map) as u64) + offset::sockets()
+        });
         let lengths = if settings::is_udp() {
             [offset::received(), offset::reading()]
         } else {
             [offset::backlog(), offset::half_open()]
         };
-        Self { pointers: read_u64((&raw const map) as u64) + offset::sockets(), lengths }
+        Self { pointers, lengths }
     }
 
     /// The socket of a slot.

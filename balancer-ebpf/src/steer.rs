@@ -28,10 +28,10 @@ pub fn at(live: Control, position: u32) -> Option<Draw> {
     Some(Draw::Slot { slot: maps::slot_at(live, position)?, at: position })
 }
 
-/// Steers one packet. `draw(live, attempt)` is the policy. Always `SK_PASS`: to refuse is never right
+/// Steers one packet. `draw(live, attempt, now)` is the policy. Always `SK_PASS`: to refuse is never right
 /// for an unlucky draw.
 #[inline(always)]
-pub fn steer(ctx: &SkReuseportContext, draw: impl Fn(Control, u32) -> Option<Draw>) -> u32 {
+pub fn steer(ctx: &SkReuseportContext, draw: impl Fn(Control, u32, u32) -> Option<Draw>) -> u32 {
     if segment::is_straggler(ctx) {
         return SK_PASS;
     }
@@ -46,14 +46,17 @@ pub fn steer(ctx: &SkReuseportContext, draw: impl Fn(Control, u32) -> Option<Dra
 /// Whether a slot was chosen. `None` where a map could not be read, which the kernel rules out for
 /// maps of our own making.
 #[inline(always)]
-fn choose(ctx: &SkReuseportContext, draw: impl Fn(Control, u32) -> Option<Draw>) -> Option<bool> {
+fn choose(
+    ctx: &SkReuseportContext,
+    draw: impl Fn(Control, u32, u32) -> Option<Draw>,
+) -> Option<bool> {
     let live = maps::live()?;
     if live.positions == 0 {
         return Some(false);
     }
     let now = look_around(ctx, live)?;
     for attempt in 0..draw::MAX_DRAWS {
-        match draw(live, attempt)? {
+        match draw(live, attempt, now)? {
             Draw::Slot { slot, at } => {
                 if take(ctx, slot, at, now) {
                     return Some(true);

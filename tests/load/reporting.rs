@@ -11,7 +11,8 @@ use harness::{Host, running::wait_until};
 /// Asks for so many milliseconds of work.
 fn ask(address: std::net::SocketAddr, work: u64) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET /{work} HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let request = format!("GET /{work} HTTP/1.1\r\nHost: test\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
     stream
 }
 
