@@ -10,6 +10,7 @@
 //! - [`record`]: what the maps hold besides that.
 
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod address;
 pub mod control;

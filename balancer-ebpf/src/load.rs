@@ -5,8 +5,6 @@
 //! when its handshake is through; until then the choice itself has counted it, or a burst of SYNs
 //! would all see the same least loaded slot.
 
-use core::hint::black_box;
-
 /// One connection that is open.
 pub const OPEN: u64 = 1;
 
@@ -58,7 +56,7 @@ pub const fn pending(count: u64) -> i32 {
 /// Connections, open and on their way.
 #[inline(always)]
 #[expect(clippy::cast_sign_loss, reason = "negative ones are masked")]
-pub const fn connections(count: u64) -> u64 {
+pub fn connections(count: u64) -> u64 {
     let pending = pending(count) as i64;
     open(count) as u64 + (pending as u64 & !if_negative(pending))
 }
@@ -125,7 +123,7 @@ impl Least {
     /// nearer. `load` is at most [`MAX_LOAD`]. `barred` is all ones for one that is not to be chosen, else 0.
     #[inline(always)]
     #[expect(clippy::cast_possible_wrap, reason = "all are below 2⁶³, see `MAX_LOAD`")]
-    pub const fn or(self, slot: u32, load: u64, weight: u64, distance: u32, barred: u64) -> Self {
+    pub fn or(self, slot: u32, load: u64, weight: u64, distance: u32, barred: u64) -> Self {
         let barred = barred | if_zero(weight);
         let load = (load & !barred) | (MAX_LOAD & barred);
         let weight = weight | (barred & 1);
@@ -160,24 +158,36 @@ const SLOT_BITS: u32 = 16;
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 const _: () = assert!(crate::MAX_SLOTS as u64 <= SLOT_MASK + 1);
 
-/// All ones below zero, else 0. Opaque before and after, or the compiler would make a branch of it.
+/// All ones below zero, else 0. On the BPF target an instruction that the compiler does not see
+/// through, or it would make a branch of it.
 #[inline(always)]
 #[expect(clippy::cast_sign_loss, reason = "a mask")]
-pub const fn if_negative(value: i64) -> u64 {
-    black_box(black_box(value) >> 63) as u64
+pub fn if_negative(value: i64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    let mask = {
+        let mut mask = value;
+        // SAFETY: an arithmetic shift of a register.
+        unsafe {
+            core::arch::asm!("{0} s>>= 63", inout(reg) mask, options(pure, nomem, nostack));
+        }
+        mask
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    let mask = value >> 63;
+    mask as u64
 }
 
 /// All ones for 0, else 0; for what is less than 2⁶³.
 #[inline(always)]
 #[expect(clippy::cast_possible_wrap, reason = "said above")]
-const fn if_zero(value: u64) -> u64 {
+fn if_zero(value: u64) -> u64 {
     if_negative((value as i64).wrapping_sub(1))
 }
 
 /// What a worker says its load is, as far as loads are told apart.
 #[inline(always)]
 #[expect(clippy::cast_possible_wrap, reason = "half of it is below 2⁶³")]
-pub const fn reported(word: u64) -> u64 {
+pub fn reported(word: u64) -> u64 {
     let below = if_negative((word >> 1) as i64 - (MAX_LOAD >> 1) as i64);
     (word & below) | (MAX_LOAD & !below)
 }

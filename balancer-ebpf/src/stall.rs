@@ -56,7 +56,7 @@ pub const fn is_stalled(word: u64, now: u32, threshold: u32) -> bool {
 /// As [`is_stalled`], as all ones or 0 and without a branch.
 #[inline(always)]
 #[expect(clippy::cast_possible_wrap, reason = "only the sign is looked at")]
-pub const fn if_stalled(word: u64, now: u32, threshold: u32) -> u64 {
+pub fn if_stalled(word: u64, now: u32, threshold: u32) -> u64 {
     let short = if_negative(now.wrapping_sub(since(word)) as i64 - threshold as i64);
     let noted = if_negative((word | word.wrapping_neg()) as i64);
     noted & !short
