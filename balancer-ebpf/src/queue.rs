@@ -126,7 +126,7 @@ pub extern "C" fn bal_stalled(slot: u32, now: u32) -> u32 {
     let socket = sockets.at(slot);
     let word = load.sighting;
     let seen = if settings::is_udp() {
-        stall::see_queue(word, sockets.waiting(socket) as u32, now)
+        stall::see_queue(word, (sockets.waiting(socket) & 0xffff_ffff) as u32, now)
     } else {
         stall::see_head(word, socket.head(), now)
     };
