@@ -162,6 +162,7 @@ fn status_prints_the_documented_object() {
                 "address": running.address().to_string(), "netns": netns,
             },
             "policy": "weighted",
+            "options": {},
             "members": [
                 {"slot": 0, "pid": pid_of(0), "weight": 5, "state": "live", "selected": 5, "migrated": 0},
                 {"slot": 1, "pid": pid_of(1), "weight": 3, "state": "live", "selected": 3, "migrated": 0},

@@ -1,12 +1,11 @@
 //! How much each slot has to do, as the programs and the workers see it.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
-use aya::maps::MapData;
-use balancer_ebpf::{load, maps};
+use balancer_ebpf::load;
 
-use super::{Steering, shared::SharedWords};
+use super::Steering;
 use crate::tuning::Load;
 
 impl Steering {
@@ -24,35 +23,21 @@ impl Steering {
     /// by that.
     ///
     /// # Errors
-    /// Where the map cannot be opened.
+    /// Where no descriptor is to be had.
     pub fn report_descriptor(&self) -> Result<Option<OwnedFd>> {
         if self.group()?.tuning.load != Load::Reported {
             return Ok(None);
         }
-        let path = self.directory.join(maps::REPORTED);
-        let map = MapData::from_pin(&path)
-            .with_context(|| format!("cannot open the pinned map {}", path.display()))?;
-        Ok(Some(map.fd().as_fd().try_clone_to_owned().context("cannot duplicate a descriptor")?))
+        self.maps.reported.descriptor().map(Some).context("cannot duplicate a descriptor")
     }
 
-    /// Says a slot's load in its worker's place, see [`crate::tuning::Load::Reported`].
-    ///
-    /// # Errors
-    /// Where the map cannot be opened.
-    pub fn report(&self, slot: u32, load: u64) -> Result<()> {
-        self.reports()?.set(slot as usize, load);
-        Ok(())
+    /// Says a slot's load in its worker's place, see [`Load::Reported`].
+    pub fn report(&self, slot: u32, load: u64) {
+        self.maps.reported.set(slot as usize, load);
     }
 
     /// What a slot's worker says its load is.
-    ///
-    /// # Errors
-    /// Where the map cannot be opened.
-    pub fn reported(&self, slot: u32) -> Result<u64> {
-        Ok(self.reports()?.get(slot as usize))
-    }
-
-    fn reports(&self) -> Result<SharedWords> {
-        SharedWords::open(&self.directory.join(maps::REPORTED), 1)
+    pub fn reported(&self, slot: u32) -> u64 {
+        self.maps.reported.get(slot as usize)
     }
 }

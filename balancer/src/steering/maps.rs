@@ -44,6 +44,8 @@ pub(super) struct Maps {
     group: ArrayMap<GroupRecord>,
     /// A [`LoadRecord`] a slot.
     load: SharedWords,
+    /// What workers say of their load, a word a slot.
+    pub reported: SharedWords,
 }
 
 const LOAD_WORDS: usize = size_of::<LoadRecord>() / size_of::<u64>();
@@ -87,6 +89,7 @@ impl Maps {
             accepted: array(directory, maps::ACCEPTED)?,
             group: array(directory, maps::GROUP)?,
             load: SharedWords::open(&directory.join(maps::LOAD), LOAD_WORDS)?,
+            reported: SharedWords::open(&directory.join(maps::REPORTED), 1)?,
         })
     }
 
@@ -154,6 +157,7 @@ impl Maps {
         for field in [COUNT, SIGHTING, WEIGHT] {
             self.load.set(load_word(slot, field), 0);
         }
+        self.reported.set(slot as usize, 0);
         self.accepted.set(slot, 0, 0).context("cannot clear a slot's counters")
     }
 

@@ -183,7 +183,6 @@ impl Steering {
             ..MemberRecord::default()
         };
         self.maps.clear_counters(slot)?;
-        self.report(slot, 0)?;
         self.place_listener(socket, slot)?;
         self.maps.set_socket(slot, socket)?;
         self.maps.set_members(&records)?;

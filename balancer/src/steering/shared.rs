@@ -2,7 +2,8 @@
 //! call, each word in one step, while programs do the same.
 
 use std::{
-    os::fd::AsFd as _,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
     path::Path,
     ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering},
@@ -15,6 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 /// The words.
 #[derive(Debug)]
 pub(super) struct SharedWords {
+    map: MapData,
     words: NonNull<AtomicU64>,
     count: usize,
 }
@@ -55,7 +57,15 @@ impl SharedWords {
             .with_context(|| format!("cannot map {} into memory", path.display()))?
             .cast::<AtomicU64>();
         let words = NonNull::new(start).context("the kernel mapped a map to nowhere")?;
-        Ok(Self { words, count })
+        Ok(Self { map, words, count })
+    }
+
+    /// A descriptor of the map, for another process to map it into its memory.
+    ///
+    /// # Errors
+    /// Where none is to be had.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.map.fd().as_fd().try_clone_to_owned()
     }
 
     /// A word.

@@ -30,7 +30,7 @@ impl Steering {
                 weight: member.weight.get(),
                 state,
                 open: tracked.then(|| self.open_connections(member.slot)),
-                load: if reports { Some(self.reported(member.slot)?) } else { None },
+                load: reports.then(|| self.reported(member.slot)),
                 tally: self.maps.tally(member.slot)?,
             };
             if state == MemberState::Left { left.push(info) } else { members.push(info) }
