@@ -66,6 +66,9 @@ fn every_policy_finds_the_only_living_slot_of_a_hundred() {
             Policy::Random,
             Policy::Sticky,
             Policy::Cpu,
+            Policy::LeastConnections,
+            Policy::TwoChoices,
+            Policy::ShortestQueue,
         ] {
             group.steering.set_policy(policy, Tuning::default()).unwrap();
             let before = group.selected()[0];

@@ -281,23 +281,6 @@ fn who_reports_the_least_is_chosen_and_who_reports_all_there_is_never() {
 }
 
 #[test]
-fn policies_that_compare_loads_find_the_only_living_slot_of_a_hundred() {
-    Host::with(|host| {
-        let mut group = TestGroup::new(host, Protocol::Tcp, Policy::LeastConnections, &[1; 100]);
-        for socket in &mut group.sockets[1..] {
-            *socket = None;
-        }
-        for policy in [Policy::LeastConnections, Policy::TwoChoices, Policy::ShortestQueue] {
-            group.steering.set_policy(policy, Tuning::default()).unwrap();
-            let before = group.selected()[0];
-            let _clients = group.connect(50);
-            assert_eq!(group.selected()[0] - before, 50, "{policy:?}");
-        }
-        assert_eq!((group.snapshot().fallback, group.snapshot().errors), (0, 0));
-    });
-}
-
-#[test]
 fn a_draining_slot_is_not_chosen_though_it_has_the_least_to_do() {
     Host::with(|host| {
         let mut group = TestGroup::new(host, Protocol::Tcp, Policy::LeastConnections, &[1, 1, 1]);
