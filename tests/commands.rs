@@ -5,18 +5,16 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
 };
 
 use harness::{
     Host, Running,
+    line::{Client, SERVER, ask},
     running::{send, wait_until, wait_until_gone, watch},
     there,
 };
 use rustix::process::Signal;
-
-const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers/line.py");
 
 /// Runs a test that needs Python on a host of its own.
 fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
@@ -25,37 +23,18 @@ fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
     }
 }
 
-/// A connection to a server, and what it answers.
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    fn connect(address: SocketAddr) -> Self {
-        Self(BufReader::new(TcpStream::connect(address).unwrap()))
-    }
-
-    /// Who serves it.
-    fn ask(&mut self) -> u32 {
-        self.0.get_mut().write_all(b"who\n").unwrap();
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        line.trim_end().parse().unwrap()
-    }
-}
-
 /// How many of some connections each server took.
 fn shares(address: SocketAddr, connections: usize) -> BTreeMap<u32, usize> {
     let mut shares = BTreeMap::new();
     for _ in 0..connections {
-        *shares.entry(Client::connect(address).ask()).or_default() += 1;
+        *shares.entry(ask(address).unwrap()).or_default() += 1;
     }
     shares
 }
 
 /// The PIDs of the workers, by slot.
 fn workers(host: &Host) -> Vec<u32> {
-    let status = host.status();
-    let members = status["members"].as_array().unwrap().iter();
-    members.map(|member| u32::try_from(member["pid"].as_u64().unwrap()).unwrap()).collect()
+    host.workers(None)
 }
 
 fn run_handed(host: &Host, args: &[&str]) -> Running {
@@ -67,7 +46,7 @@ const PORT: &str = "8090";
 const ADDRESS: &str = "127.0.0.1:8090";
 
 fn run_bound(host: &Host, workers: &str) -> Running {
-    let args = ["--workers", workers, "--listen", ADDRESS, "--self-bind", "--bind-timeout", "30s"];
+    let args = ["--workers", workers, "--listen", ADDRESS, "--self-bind", "--ready-timeout", "30s"];
     host.run(&[&args[..], &["--", "python3", SERVER, "bind", PORT]].concat())
 }
 
@@ -139,9 +118,9 @@ fn connections_made_before_the_command_accepts_are_served() {
             command.current_dir(directory.path());
             command
         });
-        let mut client = Client::connect(running.address());
+        let mut client = Client::connect(running.address()).unwrap();
         std::fs::write(&gate, "go\n").unwrap();
-        assert_eq!(client.ask(), workers(host)[0]);
+        assert_eq!(client.ask().unwrap(), workers(host)[0]);
         running.stop();
     });
 }
@@ -195,7 +174,7 @@ fn stopping_ends_what_a_command_has_started_too() {
     with_python(|host| {
         let script = "python3 \"$0\" handed & wait";
         let running = host.run(&["--workers", "1", "--", "sh", "-c", script, SERVER]);
-        let server = Client::connect(running.address()).ask();
+        let server = ask(running.address()).unwrap();
         assert_ne!(server, workers(host)[0]);
         let process = watch(server);
         running.stop();
@@ -208,7 +187,7 @@ fn what_a_killed_command_leaves_behind_does_not_keep_its_socket() {
     with_python(|host| {
         let script = "python3 \"$0\" handed & wait";
         let mut running = host.run(&["--workers", "1", "--", "sh", "-c", script, SERVER]);
-        let process = watch(Client::connect(running.address()).ask());
+        let process = watch(ask(running.address()).unwrap());
         send(workers(host)[0], Signal::KILL);
         wait_until_gone(&process, "the server");
         running.wait_for("is back as PID");
@@ -221,9 +200,9 @@ fn the_connections_of_a_commands_children_are_waited_for() {
     with_python(|host| {
         let script = "python3 \"$0\" handed & wait";
         let running = host.run(&["--workers", "2", "--", "sh", "-c", script, SERVER]);
-        let mut clients = [0; 2].map(|_| Client::connect(running.address()));
+        let mut clients = [0; 2].map(|_| Client::connect(running.address()).unwrap());
         clients.iter_mut().for_each(|client| {
-            client.ask();
+            client.ask().unwrap();
         });
         let worker = workers(host)[0].to_string();
         let refusal = host.fail(1, &["drain", &worker, "--wait", "--timeout", "100ms"]);
@@ -242,12 +221,12 @@ fn connections_that_are_half_open_when_a_drain_begins_are_waited_for() {
         for index in 0..2 {
             running.line(&format!("[{index}] LISTEN_FDS"));
         }
-        let mut clients = [0; 2].map(|_| Client::connect(running.address()));
+        let mut clients = [0; 2].map(|_| Client::connect(running.address()).unwrap());
         let worker = workers(host)[0].to_string();
         let refusal = host.fail(1, &["drain", &worker, "--wait", "--timeout", "100ms"]);
         assert!(refusal.contains("0 open, 0 in its queue, 2 on their way"), "{refusal}");
         clients.iter_mut().for_each(|client| {
-            client.ask();
+            client.ask().unwrap();
         });
         let refusal = host.fail(1, &["drain", &worker, "--wait", "--timeout", "100ms"]);
         assert!(refusal.contains("(1 open, 0 in its queue)"), "{refusal}");
@@ -312,7 +291,7 @@ fn the_socket_that_a_command_bound_is_not_kept_by_its_supervisor() {
 #[test]
 fn a_command_that_binds_something_else_is_refused_with_what_was_expected() {
     with_python(|host| {
-        let bind = ["--self-bind", "--bind-timeout", "2s", "--", "python3", SERVER, "bind"];
+        let bind = ["--self-bind", "--ready-timeout", "2s", "--", "python3", SERVER, "bind"];
         let elsewhere = refusal(host, 1, &[&bind[..], &["8091"]].concat());
         for part in [ADDRESS, "SO_REUSEPORT", "within 2s", "listens on 127.0.0.1:8091"] {
             assert!(elsewhere.contains(part), "no {part:?} in {elsewhere}");
@@ -320,7 +299,7 @@ fn a_command_that_binds_something_else_is_refused_with_what_was_expected() {
         let nowhere = refusal(
             host,
             1,
-            &["--self-bind", "--bind-timeout", "100ms", "--", "sh", "-c", "read line < /dev/zero"],
+            &["--self-bind", "--ready-timeout", "100ms", "--", "sh", "-c", "read line < /dev/zero"],
         );
         assert!(nowhere.contains("no TCP address"), "{nowhere}");
         let listen = ["run", "--workers", "1", "--listen", ADDRESS];

@@ -22,7 +22,7 @@ pub mod table;
 
 /// Version of everything in this crate that two builds of balancer must agree on to share pins.
 /// Raise it with every change of a record, a limit or a map.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// The most members a group's table may hold.
 pub const MAX_MEMBERS: u32 = 1024;
@@ -65,6 +65,8 @@ pub mod maps {
     pub const GROUP: &str = "GROUP";
     /// `ARRAY`, one [`crate::record::MemberRecords`]; the programs never read it.
     pub const MEMBERS: &str = "MEMBERS";
+    /// `ARRAY`, one [`crate::record::AgentRecord`]; the programs never read it.
+    pub const AGENT: &str = "AGENT";
     /// `ARRAY`: slot → connections the built-in worker has accepted; the programs never read it.
     pub const ACCEPTED: &str = "ACCEPTED";
     /// `ARRAY`: slot → [`crate::record::LoadRecord`]; may be mapped into memory.
@@ -87,8 +89,8 @@ pub mod maps {
 
     /// Every map of a group, in the order in which they are pinned. `GROUP` is last: where it
     /// is readable, the others are there.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 16] = [
         SOCKETS, TABLE, CONTROL, CURSOR, RANDOM, COUNTERS, MISSES, LOAD, REPORTED, MOVED, CLOSING,
-        MEMBERS, ACCEPTED, LOGS, GROUP,
+        MEMBERS, AGENT, ACCEPTED, LOGS, GROUP,
     ];
 }

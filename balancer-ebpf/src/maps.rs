@@ -18,7 +18,7 @@ use balancer_ebpf::{
     MAX_CLOSING, MAX_MOVED, MAX_SLOTS,
     control::Control,
     draw,
-    record::{GroupRecord, LoadRecord, MemberRecords, Misses, Place, SlotCounters},
+    record::{AgentRecord, GroupRecord, LoadRecord, MemberRecords, Misses, Place, SlotCounters},
     table,
 };
 
@@ -86,6 +86,9 @@ static GROUP: Array<GroupRecord, 1> = Array::new();
 
 #[btf_map]
 static MEMBERS: Array<MemberRecords, 1> = Array::new();
+
+#[btf_map]
+static AGENT: Array<AgentRecord, 1> = Array::new();
 
 #[btf_map]
 static ACCEPTED: Array<u64, { MAX_SLOTS as usize }> = Array::new();

@@ -191,10 +191,37 @@ pub struct Offsets {
 /// All member records, by slot: one value of one map, so that one system call reads who is there.
 pub type MemberRecords = [MemberRecord; MAX_SLOTS as usize];
 
+/// Room for why a reload failed.
+pub const WHY_BYTES: usize = 512;
+
+/// What the agent of a group tells those who wait for it, and the agent that comes after it; and
+/// what is asked of it. Written under the group's lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct AgentRecord {
+    /// How many workers it keeps.
+    pub workers: u32,
+    /// Slot, plus one, of a worker that was replaced and has not ended yet; 0 for none.
+    pub leaving: u32,
+    /// Number of the last reload that `balancer reload` has asked for; 0 for none.
+    pub asked: u32,
+    /// Number of the last reload that has begun; 0 for none.
+    pub begun: u32,
+    /// Number of the last reload that has ended.
+    pub ended: u32,
+    /// Number of the last reload that has failed.
+    pub failed: u32,
+    /// Workers that the last reload has replaced.
+    pub replaced: u32,
+    /// Why one has failed, in UTF-8, filled up with zeros.
+    pub why: [u8; WHY_BYTES],
+}
+
 const _: () = assert!(size_of::<SlotCounters>() == 16);
 const _: () = assert!(size_of::<Misses>() == 16);
 const _: () = assert!(size_of::<GroupRecord>() == 64);
 const _: () = assert!(size_of::<MemberRecord>() == 48);
+const _: () = assert!(size_of::<AgentRecord>() == 28 + WHY_BYTES);
 const _: () = assert!(size_of::<LoadRecord>() == 32);
 const _: () = assert!(size_of::<Place>() == 8);
 const _: () = assert!(size_of::<Settings>() == 20);
@@ -203,7 +230,8 @@ const _: () = assert!(size_of::<Offsets>() == 44);
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        GroupRecord, LoadRecord, MemberRecord, Misses, Offsets, Place, Settings, SlotCounters,
+        AgentRecord, GroupRecord, LoadRecord, MemberRecord, Misses, Offsets, Place, Settings,
+        SlotCounters,
     };
 
     // SAFETY: `repr(C)`, integers only, no padding (sizes asserted above): every bit pattern is a
@@ -223,4 +251,6 @@ mod pod {
     unsafe impl aya::Pod for Settings {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Offsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for AgentRecord {}
 }

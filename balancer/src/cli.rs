@@ -2,9 +2,10 @@
 
 mod compare;
 mod hidden;
+mod run;
 mod tuning;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -12,16 +13,12 @@ use clap_complete::Shell;
 pub use self::{
     compare::CompareArgs,
     hidden::{ComparedArgs, ExecWithSocketArgs, WorkerArgs},
+    run::{Ready, ReloadArgs, RunArgs},
     tuning::{ChangedTuningArgs, TuningArgs},
 };
 use crate::{
-    address::{ListenAddress, ServedAddress},
-    attachment::admission::Admit,
-    discovery::NetnsArgument,
-    patience::Patience,
-    policy::Policy,
-    steering::DEFAULT_BPFFS,
-    weight::{Weight, WorkerWeight},
+    address::ServedAddress, attachment::admission::Admit, discovery::NetnsArgument,
+    patience::Patience, policy::Policy, steering::DEFAULT_BPFFS, weight::WorkerWeight,
 };
 
 /// Steers new connections among the processes that share a port with SO_REUSEPORT: round robin,
@@ -62,6 +59,8 @@ pub enum Verb {
     Run(RunArgs),
     /// Steer servers that are already running, and those that join them
     Attach(AttachArgs),
+    /// Replace the workers of `run` by new ones, one after another, losing no connection
+    Reload(ReloadArgs),
     /// Show members, weights and shares of a group
     Status(StatusArgs),
     /// List every group of sockets that share an address, whoever started them
@@ -96,70 +95,6 @@ pub enum Verb {
     ExecWithSocket(ExecWithSocketArgs),
 }
 
-/// Arguments of `run`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  balancer run                                          one worker a CPU on 127.0.0.1:8080
-  balancer run --policy weighted --weights 5,3,2        three workers, half of it to the first
-  balancer run --policy cpu --pin                       each CPU's connections to the worker on it
-  balancer run --policy sticky --slow-start 30s         a client keeps its worker
-  balancer run --listen [::]:80 --workers 4             IPv4 and IPv6
-  balancer run --listen 127.0.0.1:0 --quiet --name a    any free port, no output
-  balancer run --workers 3 -- python3 server.py         any command, three times
-  balancer run --self-bind --listen 0.0.0.0:80 -- ./server --port 80
-
-A command finds its socket as descriptor 3, as systemd would hand it over: LISTEN_FDS is 1, LISTEN_PID
-its PID, LISTEN_FDNAMES the group's name. It is to stay in the foreground, and to end on SIGTERM.
-With --self-bind it opens the socket itself, on the address of --listen, with SO_REUSEPORT.
-
-Ctrl-C stops: requests in flight are finished first. A second one stops at once.")]
-pub struct RunArgs {
-    /// Where to listen: ADDRESS:PORT, or :PORT for every address; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    pub listen: ListenAddress,
-
-    /// How many workers to start [default: one a CPU, or as many as there are weights]
-    #[arg(long, value_name = "N")]
-    pub workers: Option<usize>,
-
-    /// How a new connection's worker is chosen
-    #[arg(long, value_name = "POLICY", default_value = "round-robin")]
-    pub policy: Policy,
-
-    /// Its options
-    #[command(flatten)]
-    pub tuning: TuningArgs,
-
-    /// Pin each worker to a CPU of its own, in turn where there are more workers than CPUs
-    #[arg(long)]
-    pub pin: bool,
-
-    /// The workers' weights, 1 to 1000 each, for the policies that go by weight
-    #[arg(long, value_name = "W,…", value_delimiter = ',')]
-    pub weights: Vec<Weight>,
-
-    /// The group's name [default: tcp-PORT]
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-
-    /// Print nothing but errors
-    #[arg(long, short)]
-    pub quiet: bool,
-
-    /// Let the command bind for itself, and steer what it bound
-    #[arg(long, requires = "command")]
-    pub self_bind: bool,
-
-    /// How long the command may take to bind
-    #[arg(long, value_name = "TIME", default_value = "10s", requires = "self_bind")]
-    pub bind_timeout: Patience,
-
-    /// What each worker runs [default: a small HTTP server]
-    #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<OsString>,
-}
-
 /// Arguments of `attach`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -188,9 +123,9 @@ pub struct AttachArgs {
     #[arg(long)]
     pub udp: bool,
 
-    /// How a new connection's (UDP: a datagram's) server is chosen
-    #[arg(long, value_name = "POLICY", default_value = "round-robin")]
-    pub policy: Policy,
+    /// How a new connection's (UDP: a datagram's) server is chosen [default: round-robin]
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<Policy>,
 
     /// Its options
     #[command(flatten)]
@@ -211,6 +146,10 @@ pub struct AttachArgs {
     /// Take the group from another program that steers it, which cannot be put back
     #[arg(long)]
     pub replace: bool,
+
+    /// Go on with what a killed `attach` has left; the policy stays unless it is given
+    #[arg(long, conflicts_with_all = ["once", "replace"])]
+    pub takeover: bool,
 
     /// The group's name [default: PROTOCOL-PORT]
     #[arg(long, value_name = "NAME")]

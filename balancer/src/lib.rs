@@ -11,13 +11,14 @@
 //! | servers that somebody else started | [`attachment`] |
 //! | which slot at which position, and who is left out (pure) | [`mod@table`], [`warmth`], [`drain`] |
 //! | maps, programs, pins | [`steering`], the only one that uses aya |
-//! | what is known of a group (pure) | [`snapshot`] |
+//! | what is known of a group (pure) | [`snapshot`], [`agent`] |
 //! | shown to people | [`render`], [`console`] |
 //! | can it work here | [`kernel`], [`privilege`] |
 //!
 //! ARCHITECTURE.md says why it is like this.
 
 pub mod address;
+pub mod agent;
 pub mod attachment;
 pub mod awake;
 pub mod cli;

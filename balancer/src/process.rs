@@ -128,17 +128,27 @@ pub fn borrow_socket(owner: Identity, inode: u64, cookie: u64) -> io::Result<Own
 /// # Errors
 /// As [`borrow_socket`].
 pub fn borrow_fd(owner: Identity, fd: i32, inode: u64) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(owner.pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    // After pidfd_open, so that a process which took over the PID before is found out.
-    if !owner.is_alive() {
-        return Err(gone());
-    }
+    let pidfd = handle(owner)?;
     let socket = pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty())?;
     if fstat(&socket)?.st_ino != inode {
         return Err(gone());
     }
     Ok(socket)
+}
+
+/// A handle on a process that stays with it whatever becomes of its PID. Linux 5.3.
+///
+/// # Errors
+/// `NotFound` where it is gone.
+pub fn handle(process: Identity) -> io::Result<OwnedFd> {
+    let pidfd = pidfd_open(to_pid(process.pid).ok_or_else(gone)?, PidfdFlags::empty())?;
+    // After pidfd_open, so that a process which took over the PID before is found out.
+    if process.is_alive() { Ok(pidfd) } else { Err(gone()) }
+}
+
+/// A PID as the kernel's calls take it; `None` for 0, which means something else there.
+pub fn to_pid(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
 fn gone() -> io::Error {

@@ -129,6 +129,20 @@ impl Host {
         serde_json::from_str(&self.succeed(&["status", "--json"])).expect("JSON")
     }
 
+    /// The PIDs of the members, by slot, without those in another state where one is asked for.
+    pub fn workers(&self, state: Option<&str>) -> Vec<u32> {
+        let status = self.status();
+        let members = status["members"].as_array().expect("members").iter();
+        let wanted = members.filter(|m| state.is_none_or(|state| m["state"] == state));
+        let pids = wanted.map(|m| u32::try_from(m["pid"].as_u64().expect("a PID")));
+        pids.map(|pid| pid.expect("a PID")).collect()
+    }
+
+    /// Starts a command that stays, and waits for nothing.
+    pub fn start(&self, args: &[&str]) -> Running {
+        Running::spawn(self.balancer(args))
+    }
+
     /// Starts `balancer run` and waits until it steers.
     pub fn run(&self, args: &[&str]) -> Running {
         Running::start(self.balancer(&[&["run"], args].concat()))

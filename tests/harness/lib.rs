@@ -10,6 +10,8 @@
 pub mod client;
 pub mod group;
 pub mod host;
+pub mod line;
+pub mod load;
 pub mod running;
 pub mod servers;
 pub mod sockets;

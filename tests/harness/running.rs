@@ -58,7 +58,8 @@ impl Running {
         running
     }
 
-    fn spawn(mut command: Command) -> Self {
+    /// Starts it, and waits for nothing.
+    pub fn spawn(mut command: Command) -> Self {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("balancer starts");
         let (sender, lines) = channel();

@@ -91,15 +91,18 @@ impl Attachment {
             store.remove(name)?;
         }
         attached?;
-        let attachment = Self {
-            steering,
-            lookout,
-            identity: group.identity,
-            admission,
-            set_aside: HashMap::new(),
-            unsettled: Some(Instant::now()),
-        };
-        Ok((attachment, logs))
+        Ok((Self::of(steering, group.identity, lookout, admission), logs))
+    }
+
+    /// Of a group that is steered already; the first look finds who came and went meanwhile.
+    pub fn of(
+        steering: Steering,
+        identity: GroupIdentity,
+        lookout: Lookout,
+        admission: Admission,
+    ) -> Self {
+        let (set_aside, unsettled) = (HashMap::new(), Some(Instant::now()));
+        Self { steering, lookout, identity, admission, set_aside, unsettled }
     }
 
     /// Its steering.

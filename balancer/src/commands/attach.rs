@@ -15,12 +15,14 @@ use crate::{
         target::{Target, Unclear, remedy},
     },
     cli::{AttachArgs, LogLevel},
-    commands::{audit::Audit, claim, growth::Growth, warn_if_unpinned},
+    commands::{audit::Audit, claim, growth::Growth, takeover, warn_if_unpinned},
     console::Console,
     discovery::{self, FoundGroup, Lookout, Netns},
     error::UsageError,
     group::Group,
-    kernel, privilege,
+    kernel,
+    policy::Policy,
+    privilege,
     process::Identity,
     render,
     steering::{LOG_DEBUG, Logs, Store, forward_logs},
@@ -36,38 +38,49 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
     privilege::require()?;
     let netns = args.netns.as_ref().map_or_else(Netns::own, Netns::open)?;
     let found = find(&netns, Target { address: args.address, udp: args.udp })?;
+    let policy = args.policy.unwrap_or(Policy::RoundRobin);
     let tuning = args.tuning.tuning();
-    tuning::check(args.policy, tuning, found.identity.protocol)?;
+    tuning::check(policy, tuning, found.identity.protocol)?;
     let store = Store::prepare(bpffs)?;
-    claim::refuse_steered(&store, &found.identity)?;
-    let default = || address::default_name(found.identity.protocol, found.identity.address);
-    let name = args.name.clone().unwrap_or_else(default);
-    claim::refuse_taken_name(&store, &name)?;
-
-    let own = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
-    let group = Group {
-        identity: found.identity,
-        policy: args.policy,
-        tuning,
-        agent: if args.once { Identity { pid: 0, start: 0 } } else { own },
-        log_level: if log_level == LogLevel::Debug { LOG_DEBUG } else { 0 },
-        adopted: true,
-        replaced: false,
-    };
+    let default = address::default_name(found.identity.protocol, found.identity.address);
+    let log_level = if log_level == LogLevel::Debug { LOG_DEBUG } else { 0 };
     let commands =
         found.sockets.iter().filter_map(|socket| Some(socket.worker.as_ref()?.command.clone()));
     let admission = Admission::new(args.admit, commands);
     let lookout = Lookout::new(netns, &found);
-    let (attachment, logs) =
-        Attachment::begin(&store, &name, &group, &found, lookout, args.replace, admission)?;
-    tracking::catch_up(attachment.steering())?;
-    warn_if_unpinned(attachment.steering())?;
-    let members = attachment.steering().members()?.len();
-    let steering = format!(
-        "steering {}, policy {}, {members} members, group {name}",
-        group.identity,
-        group.policy.name()
-    );
+    let (attachment, group, logs) = if args.takeover {
+        let name = args.name.as_deref();
+        let (mut steering, group) =
+            takeover::take_over(&store, &found.identity, name, &default, true)?;
+        takeover::note_log_level(&group, log_level);
+        takeover::switch(&mut steering, args.policy, tuning)?;
+        let logs = steering.logs()?;
+        (Attachment::of(steering, group.identity, lookout, admission), group, logs)
+    } else {
+        claim::refuse_steered(&store, &found.identity)?;
+        let name = args.name.as_ref().unwrap_or(&default);
+        claim::refuse_taken_name(&store, name)?;
+        let own = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
+        let group = Group {
+            identity: found.identity,
+            policy,
+            tuning,
+            agent: if args.once { Identity { pid: 0, start: 0 } } else { own },
+            log_level,
+            adopted: true,
+            replaced: false,
+        };
+        let (attachment, logs) =
+            Attachment::begin(&store, name, &group, &found, lookout, args.replace, admission)?;
+        (attachment, group, logs)
+    };
+    let steering = attachment.steering();
+    tracking::catch_up(steering)?;
+    warn_if_unpinned(steering)?;
+    let (members, policy, name) =
+        (steering.members()?.len(), steering.group()?.policy.name(), steering.name());
+    let steering =
+        format!("steering {}, policy {policy}, {members} members, group {name}", group.identity);
     if args.once {
         return if args.quiet { Ok(()) } else { render::say(format_args!("{steering}")) };
     }
@@ -142,7 +155,7 @@ async fn watch(
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
     let mut occasions = Occasions::start(group.identity.protocol, attachment.steering())?;
-    let mut growth = Growth::of(group.tuning);
+    let mut growth = Growth::of(attachment.steering().group()?.tuning);
     let mut audit = Audit::start();
     let mut tick = tokio::time::interval(console.interval());
     console.line(steering);

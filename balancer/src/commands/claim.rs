@@ -64,6 +64,7 @@ fn steered_already(name: &str, group: &Group, living: &[String]) -> anyhow::Erro
     let policy = group.policy.name();
     let pid = group.agent.pid;
     let detach = format!("balancer detach --group {name}");
+    let takeover = "go on with it by the same command and --takeover";
     let (by, remedy) = match (group.agent.is_alive(), group.adopted) {
         (true, false) => {
             (format!("run by balancer PID {pid}"), format!("stop it with `kill {pid}`"))
@@ -71,12 +72,16 @@ fn steered_already(name: &str, group: &Group, living: &[String]) -> anyhow::Erro
         (true, true) => {
             (format!("attached by balancer PID {pid}"), format!("give it back with `{detach}`"))
         }
-        (false, true) => {
-            ("attached and left so".to_owned(), format!("give it back with `{detach}`"))
-        }
+        (false, true) => (
+            match pid {
+                0 => "attached and left so".to_owned(),
+                _ => format!("left by balancer PID {pid}, which is gone"),
+            },
+            format!("{takeover}, give it back with `{detach}`"),
+        ),
         (false, false) => (
             format!("left by balancer PID {pid}, which is gone"),
-            format!("take it down with `{detach} && kill {workers}`"),
+            format!("{takeover}, take it down with `{detach} && kill {workers}`"),
         ),
     };
     anyhow!(

@@ -9,9 +9,13 @@ mod doctor;
 mod drain;
 mod groups;
 mod growth;
+mod hangup;
 mod policy;
+mod reload;
 mod run;
 mod status;
+mod supervise;
+mod takeover;
 mod weight;
 
 use std::{io, process::ExitCode};
@@ -36,6 +40,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.verb {
         Verb::Run(args) => run::run(args, &cli.bpffs, cli.log_level)?,
         Verb::Attach(args) => attach::attach(&args, &cli.bpffs, cli.log_level)?,
+        Verb::Reload(args) => reload::reload(&args, &store)?,
         Verb::Status(args) => status::status(&args, &store)?,
         Verb::Groups(args) => groups::groups(&args, &store)?,
         Verb::Policy(args) => policy::policy(&args, &store)?,

@@ -3,23 +3,27 @@
 
 use std::{iter::repeat, net::SocketAddr, path::Path, thread::available_parallelism};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use balancer_ebpf::MAX_MEMBERS;
-use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     address,
-    cli::{LogLevel, RunArgs},
-    commands::{audit::Audit, claim, growth::Growth, warn_if_unpinned},
+    cli::{LogLevel, Ready, RunArgs},
+    commands::{
+        claim,
+        supervise::{Wanted, supervise},
+        takeover,
+    },
     console::Console,
     error::UsageError,
     group::{Group, GroupIdentity, Protocol, own_netns},
-    kernel, machine, privilege,
+    kernel, machine,
+    policy::Policy,
+    privilege,
     process::Identity,
     render, socket,
-    steering::{LOG_DEBUG, Steering, Store, forward_logs},
-    supervisor::{Job, Notice, Seats, Supervisor, WorkerPlan},
+    steering::{LOG_DEBUG, Logs, Steering, Store, forward_logs},
+    supervisor::{Inheritance, Job, Seats, Supervisor, WorkerPlan},
     tuning::{self, Load},
     weight::Weight,
 };
@@ -62,9 +66,16 @@ impl Plan {
         if let Some(name) = &args.name {
             claim::check_name(name)?;
         }
+        let address = args.listen.0;
+        if args.takeover && address.port() == 0 {
+            return Err(UsageError::new(format_args!(
+                "{} names no group to take over; give the port that it serves in --listen",
+                args.listen
+            ))
+            .into());
+        }
         let cpus = if args.pin { machine::cpus()? } else { Vec::new() };
-        let (address, name) = (args.listen.0, args.name.clone());
-        Ok(Self { address, weights, cpus, name, job: job(args)? })
+        Ok(Self { address, weights, cpus, name: args.name.clone(), job: job(args)? })
     }
 }
 
@@ -73,10 +84,7 @@ fn job(args: &RunArgs) -> Result<Job> {
     if command.is_empty() {
         return Ok(Job::default());
     }
-    if !args.self_bind {
-        return Ok(Job::Command(command));
-    }
-    if args.listen.0.port() == 0 {
+    if args.self_bind && args.listen.0.port() == 0 {
         return Err(UsageError::new(format_args!(
             "{} is no place to find a command on that binds for itself; give the port that it \
              binds in --listen",
@@ -84,7 +92,15 @@ fn job(args: &RunArgs) -> Result<Job> {
         ))
         .into());
     }
-    Ok(Job::SelfBind { command, within: args.bind_timeout.0 })
+    Ok(Job::Command { command, binds: args.self_bind, notifies: args.ready == Ready::Notify })
+}
+
+/// Workers that serve, or are about to.
+struct Begun {
+    supervisor: Supervisor,
+    name: String,
+    group: Group,
+    logs: Logs,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -100,53 +116,29 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
         )
         .into());
     }
-    tuning::check(args.policy, tuning, Protocol::Tcp)?;
+    let policy = args.policy.unwrap_or(Policy::RoundRobin);
+    tuning::check(policy, tuning, Protocol::Tcp)?;
     let store = Store::prepare(bpffs)?;
-    let identity = |address| -> Result<_> {
-        Ok(GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address })
-    };
-    claim::refuse_steered(&store, &identity(plan.address)?)?;
-    refuse_served(plan.address)?;
-
-    let (first, address) = if plan.job.binds() {
-        (None, plan.address)
-    } else {
-        let first = socket::bind(plan.address)?;
-        let address = first.local_addr()?.as_socket().context("a TCP socket has no address")?;
-        (Some(first), address)
-    };
-    let name = plan.name.unwrap_or_else(|| address::default_name(Protocol::Tcp, address));
-    claim::refuse_taken_name(&store, &name)?;
-    let agent = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
-    let group = Group {
-        identity: identity(address)?,
-        policy: args.policy,
-        tuning,
-        agent,
-        log_level: if log_level == LogLevel::Debug { LOG_DEBUG } else { 0 },
-        adopted: false,
-        replaced: false,
-    };
-
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let (steering, logs) = Steering::create(&store, &name, &group, |_| Ok(()))?;
+    let _inside = runtime.enter();
+    // Before there is a group whose agent could be sent one.
+    let wanted = Wanted::listen()?;
+    let log_level = if log_level == LogLevel::Debug { LOG_DEBUG } else { 0 };
+    let begin = if args.takeover { take_over } else { begin };
+    let Begun { supervisor, name, group, logs } = begin(&args, plan, &store, bpffs, log_level)?;
     let outcome = runtime.block_on(async {
         if group.log_level >= LOG_DEBUG {
             tokio::spawn(forward_logs(logs));
         }
-        let mut console = Console::start(args.quiet, plan.weights.len());
-        let seats = Seats::Steered { steering: Box::new(steering), address, first };
-        let cpus = plan.cpus.iter().copied().map(Some).cycle().chain(repeat(None));
-        let worker = |(weight, cpu)| WorkerPlan { weight, job: plan.job.clone(), cpu };
-        let workers = plan.weights.into_iter().zip(cpus).map(worker).collect();
-        let supervisor = Supervisor::start(seats, bpffs.to_owned(), workers)?;
-        supervise(supervisor, &mut console, &group).await
+        // And one that is being replaced.
+        let mut console = Console::start(args.quiet, supervisor.workers() + 1);
+        supervise(supervisor, wanted, &mut console, &group, args.takeover).await
     });
     // Whatever happened: nothing stays pinned without us.
-    Steering::remove_pins_of(&store, &name, agent)?;
+    Steering::remove_pins_of(&store, &name, group.agent)?;
     if let Some(summary) = outcome?
         && !args.quiet
     {
@@ -155,87 +147,75 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
     Ok(())
 }
 
-/// Until stopped; returns the summary.
-async fn supervise(
-    mut supervisor: Supervisor,
-    console: &mut Console,
-    group: &Group,
-) -> Result<Option<String>> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
-    let mut tick = tokio::time::interval(console.interval());
-    let mut growth = Growth::of(group.tuning);
-    let mut audit = Audit::start();
-    let mut ready = false;
-    let mut stopping = false;
-    loop {
-        let stop = tokio::select! {
-            notice = supervisor.next() => {
-                match notice {
-                    Ok(Notice::Line(line) | Notice::Back(_, line) | Notice::Died(line)) => {
-                        console.line(&line);
-                    }
-                    Ok(Notice::Complaint(line)) => console.complain(&line),
-                    Ok(Notice::AllReady) => {
-                        ready = true;
-                        let workers = supervisor.running();
-                        let name = supervisor.steering()?.name();
-                        console.line(&listening(name, workers, group));
-                        warn_if_unpinned(supervisor.steering()?)?;
-                    }
-                    Ok(Notice::NeverReady(how)) => bail!("{how}"),
-                    Ok(Notice::AllGone) => break,
-                    Err(error) if !ready => return Err(error),
-                    // The others serve on.
-                    Err(error) => tracing::error!("{error:#}"),
-                }
-                false
-            }
-            _ = tick.tick(), if ready && !stopping => {
-                match supervisor.steering()?.snapshot() {
-                    Ok(snapshot) => console.update(snapshot),
-                    Err(error) => tracing::error!("{error:#}"),
-                }
-                false
-            }
-            () = growth.due(), if ready && !stopping => {
-                if let Err(error) = supervisor.steering()?.grow() {
-                    tracing::error!("{error:#}");
-                }
-                false
-            }
-            () = audit.due(), if ready && !stopping => {
-                if let Err(error) = audit.look(supervisor.steering()?) {
-                    tracing::error!("{error:#}");
-                }
-                false
-            }
-            _ = interrupt.recv() => true,
-            _ = terminate.recv() => true,
-            _ = hangup.recv() => true,
-        };
-        if stop && stopping {
-            let running = supervisor.running();
-            supervisor.signal(Signal::KILL);
-            bail!("stopped at once; {running} workers were killed with requests in flight");
-        }
-        if stop {
-            stopping = true;
-            console.finish();
-            console.line("stopping: requests in flight are finished first; again to stop at once");
-            supervisor.stop();
+fn begin(args: &RunArgs, plan: Plan, store: &Store, bpffs: &Path, log_level: u8) -> Result<Begun> {
+    claim::refuse_steered(store, &identity(plan.address)?)?;
+    refuse_served(plan.address)?;
+    let (first, address) = if plan.job.binds() {
+        (None, plan.address)
+    } else {
+        let first = socket::bind(plan.address)?;
+        let address = first.local_addr()?.as_socket().context("a TCP socket has no address")?;
+        (Some(first), address)
+    };
+    let default = || address::default_name(Protocol::Tcp, address);
+    let name = plan.name.clone().unwrap_or_else(default);
+    claim::refuse_taken_name(store, &name)?;
+    let agent = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
+    let (policy, tuning) = (args.policy.unwrap_or(Policy::RoundRobin), args.tuning.tuning());
+    let (adopted, replaced) = (false, false);
+    let group =
+        Group { identity: identity(address)?, policy, tuning, agent, log_level, adopted, replaced };
+    let (steering, logs) = Steering::create(store, &name, &group, |_| Ok(()))?;
+    let seats = Seats::Steered { steering: Box::new(steering), address, first };
+    let plans = workers(args, &plan, plan.weights.clone());
+    match Supervisor::start(seats, bpffs.to_owned(), plans) {
+        Ok(supervisor) => Ok(Begun { supervisor, name, group, logs }),
+        Err(error) => {
+            Steering::remove_pins_of(store, &name, agent)?;
+            Err(error)
         }
     }
-    Ok(ready
-        .then(|| supervisor.steering()?.snapshot())
-        .transpose()?
-        .map(|s| render::table::summary(&s)))
 }
 
-fn listening(name: &str, workers: usize, group: &Group) -> String {
-    let (address, policy) = (group.identity.address, group.policy.name());
-    format!("listening on {address}, policy {policy}, {workers} workers, group {name}")
+/// Goes on with what a killed agent has left. Until the workers are watched, whatever fails leaves
+/// them as they are.
+fn take_over(
+    args: &RunArgs,
+    plan: Plan,
+    store: &Store,
+    bpffs: &Path,
+    log_level: u8,
+) -> Result<Begun> {
+    let (identity, address) = (identity(plan.address)?, plan.address);
+    let default = address::default_name(Protocol::Tcp, address);
+    let (mut steering, group) =
+        takeover::take_over(store, &identity, plan.name.as_deref(), &default, false)?;
+    takeover::note_log_level(&group, log_level);
+    takeover::switch(&mut steering, args.policy, args.tuning.tuning())?;
+    let inheritance = Inheritance::of(&steering)?;
+    let asked = args.workers.or((!args.weights.is_empty()).then_some(args.weights.len()));
+    let plans = workers(args, &plan, inheritance.weights(asked, &args.weights)?);
+    let (name, logs) = (steering.name().to_owned(), steering.logs()?);
+    let seats = Seats::Steered { steering: Box::new(steering), address, first: None };
+    let supervisor = Supervisor::take_over(seats, bpffs.to_owned(), plans, inheritance)?;
+    Ok(Begun { supervisor, name, group, logs })
+}
+
+fn identity(address: SocketAddr) -> Result<GroupIdentity> {
+    Ok(GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address })
+}
+
+fn workers(args: &RunArgs, plan: &Plan, weights: Vec<Weight>) -> Vec<WorkerPlan> {
+    let (ready_within, drain_within) = (args.ready_timeout.0, args.drain_timeout.0);
+    let cpus = plan.cpus.iter().copied().map(Some).cycle().chain(repeat(None));
+    let worker = |(weight, cpu)| WorkerPlan {
+        weight,
+        job: plan.job.clone(),
+        cpu,
+        ready_within,
+        drain_within,
+    };
+    weights.into_iter().zip(cpus).map(worker).collect()
 }
 
 /// Refuses an address that a server shares already: its sockets would be in the group and get

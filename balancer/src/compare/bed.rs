@@ -106,6 +106,8 @@ impl Side {
                 weight: Weight::from_record(weight),
                 job: Job::BuiltIn(arguments.chain(work).collect()),
                 cpu: None,
+                ready_within: PATIENCE,
+                drain_within: PATIENCE,
             }
         });
         let supervisor = Supervisor::start(seats, bpffs.to_owned(), plans.collect())?;

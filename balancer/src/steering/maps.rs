@@ -15,16 +15,21 @@ use aya::{
     util::nr_cpus,
 };
 use balancer_ebpf::{
-    MAX_SLOTS,
+    LAYOUT_VERSION, MAX_SLOTS,
     control::Control,
     maps,
-    record::{GroupRecord, LoadRecord, MemberRecords, Misses, SlotCounters},
+    record::{AgentRecord, GroupRecord, LoadRecord, MemberRecords, Misses, SlotCounters},
     table::{SLOTS_PER_WORD, pack_slots},
 };
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::shared::SharedWords;
-use crate::{group::Group, policy::Policy, snapshot::Tally, table::Table};
+use crate::{
+    group::{ForeignRecord, Group},
+    policy::Policy,
+    snapshot::Tally,
+    table::Table,
+};
 
 type ArrayMap<T> = Array<MapData, T>;
 type PerCpuMap<T> = PerCpuArray<MapData, T>;
@@ -41,6 +46,7 @@ pub(super) struct Maps {
     misses: PerCpuMap<Misses>,
     members: ArrayMap<MemberRecords>,
     accepted: ArrayMap<u64>,
+    agent: ArrayMap<AgentRecord>,
     group: ArrayMap<GroupRecord>,
     /// A [`LoadRecord`] a slot.
     load: SharedWords,
@@ -78,6 +84,12 @@ fn unfit(name: &str) -> String {
 
 impl Maps {
     pub fn open(directory: &Path) -> Result<Self> {
+        let group: ArrayMap<GroupRecord> = array(directory, maps::GROUP)?;
+        // Said first, for another version may have other maps. 0 is a group in the making.
+        let version = group.get(&0, 0).context("cannot read the group's record")?.version;
+        if ![0, LAYOUT_VERSION].contains(&version) {
+            return Err(ForeignRecord::Version(version).into());
+        }
         Ok(Self {
             sockets: HashMap::try_from(Map::HashMap(pinned(directory, maps::SOCKETS)?))
                 .with_context(|| unfit(maps::SOCKETS))?,
@@ -87,7 +99,8 @@ impl Maps {
             misses: per_cpu(directory, maps::MISSES)?,
             members: array(directory, maps::MEMBERS)?,
             accepted: array(directory, maps::ACCEPTED)?,
-            group: array(directory, maps::GROUP)?,
+            agent: array(directory, maps::AGENT)?,
+            group,
             load: SharedWords::open(&directory.join(maps::LOAD), LOAD_WORDS)?,
             reported: SharedWords::open(&directory.join(maps::REPORTED), 1)?,
         })
@@ -99,6 +112,14 @@ impl Maps {
 
     pub fn set_group(&mut self, group: &Group) -> Result<()> {
         self.group.set(0, GroupRecord::from(*group), 0).context("cannot write the group's record")
+    }
+
+    pub fn agent(&self) -> Result<AgentRecord> {
+        self.agent.get(&0, 0).context("cannot read what the group's agent tells")
+    }
+
+    pub fn set_agent(&mut self, record: &AgentRecord) -> Result<()> {
+        self.agent.set(0, record, 0).context("cannot write what the group's agent tells")
     }
 
     /// Cookie of the socket in a slot; `None` where the slot is empty.

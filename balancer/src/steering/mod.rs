@@ -3,6 +3,7 @@
 //! All state is in pinned maps, so a [`Steering`] is opened by any process that may, does its work
 //! under [`Steering::lock`], and is dropped again; nothing is cached between two calls.
 
+mod agent;
 mod attachment;
 mod listens;
 mod loads;

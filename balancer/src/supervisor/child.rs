@@ -1,4 +1,4 @@
-//! One worker process: started, watched until it ends.
+//! One worker process: started or taken over, watched until it ends.
 
 use std::{
     io::ErrorKind,
@@ -13,7 +13,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::{
-    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open},
     thread::sched_setaffinity,
 };
 use tokio::{
@@ -24,24 +25,15 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{discovery::Bound, handover, machine, process::Identity};
-
-/// What a worker does, as far as its supervisor is concerned. The number is the worker's.
-#[derive(Debug)]
-pub enum Event {
-    /// It accepts connections.
-    Ready(usize),
-    /// It has bound for itself; or why not.
-    Bound(usize, Identity, Result<Bound, String>),
-    /// It could not be started, and why.
-    Unstartable(usize, String),
-    /// It printed a line.
-    Line(usize, String),
-    /// It printed a line to standard error.
-    Complaint(usize, String),
-    /// It is gone.
-    Exited(usize, ExitStatus),
-}
+use super::{
+    events::{Event, Teller, Told},
+    notify::NotifySocket,
+    readiness::{Readiness, Said},
+};
+use crate::{
+    handover, machine,
+    process::{Identity, handle, to_pid},
+};
 
 /// How to start a worker.
 pub struct Launch {
@@ -51,18 +43,10 @@ pub struct Launch {
     pub stdin: Stdio,
     /// How it is known to accept connections.
     pub readiness: Readiness,
+    /// Where it may say so.
+    pub notify: Option<NotifySocket>,
     /// What it inherits, to be closed here once it runs.
     pub kept: Vec<OwnedFd>,
-}
-
-/// How a worker is known to accept connections.
-pub enum Readiness {
-    /// By its first line.
-    FirstLine,
-    /// By an empty report: its socket listens already.
-    Report(pipe::Receiver),
-    /// By having bound.
-    Bound,
 }
 
 /// How long a worker that ended may have its output read.
@@ -75,6 +59,7 @@ const LONGEST_LINE: u64 = 64 * 1024;
 pub struct WorkerProcess {
     /// Who it is.
     pub identity: Identity,
+    /// Of its process group.
     pid: Pid,
     /// Its PID may be another's by now.
     reaped: Arc<AtomicBool>,
@@ -90,15 +75,15 @@ impl WorkerProcess {
         index: usize,
         launch: Launch,
         cpu: Option<usize>,
-        events: &UnboundedSender<Event>,
+        events: &UnboundedSender<Told>,
     ) -> Result<Self> {
-        let Launch { mut process, stdin, readiness, kept } = launch;
+        let Launch { mut process, stdin, readiness, notify, kept } = launch;
         if let Some(cpu) = cpu {
             let only = machine::set_of(cpu);
             // SAFETY: a system call between fork and exec, and nothing allocated.
             unsafe { process.pre_exec(move || Ok(sched_setaffinity(None, &only)?)) };
         }
-        let child = process
+        let mut child = process
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -114,19 +99,52 @@ impl WorkerProcess {
             })?;
         drop(kept);
         let pid = child.id().context("a worker process ended at once")?;
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a PID is no PID")?;
         // Not reaped yet, so the PID is the child's.
+        let raw = to_pid(pid).context("a PID is no PID")?;
         let pidfd =
             pidfd_open(raw, PidfdFlags::empty()).context("cannot watch a worker process")?;
+        let identity = Identity::of_child(pid).context("a worker process is not in /proc")?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (process, ended) = Self::watch(identity, raw, pidfd, Some(child))?;
+        let teller = Teller { index, process: identity, sender: events.clone() };
+        tokio::spawn(follow(ended, teller, stdout, stderr, Some(readiness), notify));
+        Ok(process)
+    }
+
+    /// Watches a worker that an agent has started which is gone. It is no child of this process; what
+    /// it prints is read again, if nobody else does.
+    ///
+    /// # Errors
+    /// Where it is gone too.
+    pub fn take_over(
+        index: usize,
+        worker: Identity,
+        events: &UnboundedSender<Told>,
+    ) -> Result<Self> {
+        // Of a command that is a wrapper, a child of the process that was started may serve.
+        let raw = getpgid(to_pid(worker.pid)).context("cannot find a worker's process group")?;
+        let leader = Identity::of(raw.as_raw_nonzero().get().unsigned_abs());
+        let identity = leader.unwrap_or(worker);
+        let pidfd = handle(identity).context("cannot watch a worker process")?;
+        let (stdout, stderr) = (orphaned_pipe(identity, 1), orphaned_pipe(identity, 2));
+        let (process, ended) = Self::watch(identity, raw, pidfd, None)?;
+        let teller = Teller { index, process: identity, sender: events.clone() };
+        tokio::spawn(follow(ended, teller, stdout, stderr, None, None));
+        Ok(process)
+    }
+
+    fn watch(
+        identity: Identity,
+        pid: Pid,
+        pidfd: OwnedFd,
+        child: Option<Child>,
+    ) -> Result<(Self, Ended)> {
         // SAFETY: an `OwnedFd` always gives the descriptor that it keeps open.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }
             .context("cannot watch a worker process")?;
-        let identity = Identity::of_child(pid).context("a worker process is not in /proc")?;
         let reaped = Arc::new(AtomicBool::new(false));
-        let process = Self { identity, pid: raw, reaped: Arc::clone(&reaped) };
-        let ended = Ended { child, pidfd, pid: raw, reaped };
-        tokio::spawn(follow(ended, index, readiness, events.clone()));
-        Ok(process)
+        let ended = Ended { child, pidfd, pid, reaped: Arc::clone(&reaped) };
+        Ok((Self { identity, pid, reaped }, ended))
     }
 
     /// Sends it and what it has started a signal, as a terminal would: a command may be a shell that
@@ -138,9 +156,22 @@ impl WorkerProcess {
     }
 }
 
-/// A child, and what its end takes with it.
+/// The end to read of a pipe that a process writes to, if nobody has it any more: as where the agent
+/// is gone that read what its workers print.
+fn orphaned_pipe(writer: Identity, fd: u32) -> Option<pipe::Receiver> {
+    let path = format!("/proc/{}/fd/{fd}", writer.pid);
+    let sender = pipe::OpenOptions::new().open_sender(&path).ok()?;
+    // Nothing is waited for: the end to write of a pipe that nobody reads is in error.
+    let mut polled = [PollFd::new(&sender, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec::default())).ok()?;
+    let nobody_reads = polled[0].revents().contains(PollFlags::ERR);
+    nobody_reads.then(|| pipe::OpenOptions::new().open_receiver(path).ok())?
+}
+
+/// A process, and what its end takes with it.
 struct Ended {
-    child: Child,
+    /// None where it is not ours to reap.
+    child: Option<Child>,
     pidfd: AsyncFd<OwnedFd>,
     pid: Pid,
     reaped: Arc<AtomicBool>,
@@ -148,49 +179,53 @@ struct Ended {
 
 impl Ended {
     /// Waits for its end. Processes that it leaves behind would keep its socket: they are asked to
-    /// end too, while its PID is still known to be theirs.
-    async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+    /// end too, while its PID is still known to be theirs: until it is reaped, or, where that is
+    /// another's to do, as long as one of them lives.
+    async fn wait(&mut self) -> std::io::Result<Option<ExitStatus>> {
         let _ = self.pidfd.readable().await?;
         let _ = kill_process_group(self.pid, Signal::TERM);
         self.reaped.store(true, Ordering::Relaxed);
-        self.child.wait().await
+        match &mut self.child {
+            Some(child) => child.wait().await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 
 /// Passes on what a worker prints and, at last, how it ended.
 async fn follow(
     mut process: Ended,
-    index: usize,
-    readiness: Readiness,
-    events: UnboundedSender<Event>,
+    teller: Teller,
+    stdout: Option<impl AsyncRead + Unpin>,
+    stderr: Option<impl AsyncRead + Unpin>,
+    readiness: Option<Readiness>,
+    notify: Option<NotifySocket>,
 ) {
-    let (stdout, stderr) = (process.child.stdout.take(), process.child.stderr.take());
-    let mut by_first_line = matches!(readiness, Readiness::FirstLine);
+    let said = Said::default();
     let lines = forward(stdout, |line| {
-        let _ = events.send(Event::Line(index, line));
-        if std::mem::take(&mut by_first_line) {
-            let _ = events.send(Event::Ready(index));
-        }
+        teller.tell(Event::Line(line));
+        said.line.notify_one();
     });
-    let complaints = forward(stderr, |line| {
-        let _ = events.send(Event::Complaint(index, line));
-    });
-    let report = async {
-        let Readiness::Report(mut report) = readiness else { return };
-        let mut why = String::new();
-        let _ = report.read_to_string(&mut why).await;
-        let _ = events.send(match why.is_empty() {
-            true => Event::Ready(index),
-            false => Event::Unstartable(index, why),
-        });
+    let complaints = forward(stderr, |line| teller.tell(Event::Complaint(line)));
+    let ready = async {
+        let Some(readiness) = readiness else { return };
+        teller.tell(readiness.wait(teller.process, &said).await);
     };
-    let output = async { tokio::join!(lines, complaints, report) };
+    let output = async { tokio::join!(lines, complaints, ready) };
     let mut output = std::pin::pin!(output);
     let mut output_ended = false;
+    let notified = async {
+        if let Some(socket) = &notify {
+            socket.listen(teller.process.pid, &said.ready).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut notified = std::pin::pin!(notified);
     let status = loop {
         tokio::select! {
             status = process.wait() => break status,
             _ = output.as_mut(), if !output_ended => output_ended = true,
+            () = notified.as_mut() => {}
         }
     };
     // Its last words, unless somebody else keeps its pipes open.
@@ -198,10 +233,8 @@ async fn follow(
         let _ = timeout(LAST_WORDS, output).await;
     }
     match status {
-        Ok(status) => {
-            let _ = events.send(Event::Exited(index, status));
-        }
-        Err(error) => tracing::error!("cannot wait for worker {index}: {error}"),
+        Ok(status) => teller.tell(Event::Exited(status)),
+        Err(error) => tracing::error!("cannot wait for worker {}: {error}", teller.index),
     }
 }
 

@@ -1,41 +1,49 @@
 //! What a worker runs, and how it comes by its socket.
 
-use std::{ffi::OsString, net::SocketAddr, path::Path, process::Stdio, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result};
-use tokio::{
-    process::Command,
-    sync::mpsc::UnboundedSender,
-    time::{Instant, sleep},
-};
+use tokio::process::Command;
 
 use super::{
-    child::{Event, Launch, Readiness},
+    binary::Binary,
+    child::Launch,
+    notify::NotifySocket,
+    readiness::{Readiness, Sign},
     seats::Seat,
 };
-use crate::{
-    discovery::{self, NotBound},
-    handover::Handover,
-    process::Identity,
-};
-
-/// How often a command that binds for itself is looked at.
-const INTERVAL: Duration = Duration::from_millis(50);
+use crate::handover::Handover;
 
 /// What a worker runs.
 #[derive(Clone, Debug)]
 pub enum Job {
     /// The built-in server, with more arguments; its socket is its standard input.
     BuiltIn(Vec<String>),
-    /// A command that is handed its socket.
-    Command(Vec<OsString>),
-    /// A command that binds for itself.
-    SelfBind {
+    /// Somebody else's program.
+    Command {
         /// What to run.
         command: Vec<OsString>,
-        /// How long it may take to bind.
-        within: Duration,
+        /// Whether it binds for itself, rather than being handed its socket.
+        binds: bool,
+        /// Whether it says by `sd_notify` that it is ready.
+        notifies: bool,
     },
+}
+
+/// What a start is to be like.
+pub(super) struct Terms<'a> {
+    /// The group's name.
+    pub group: &'a str,
+    /// Where it is pinned.
+    pub bpffs: &'a PathBuf,
+    /// What the built-in server is.
+    pub binary: &'a Binary,
+    /// Where a command binds that does so for itself.
+    pub address: Option<SocketAddr>,
+    /// How long it may take to get ready.
+    pub within: Duration,
+    /// How long it must live before it counts as ready, where nothing better is known.
+    pub settle: Duration,
 }
 
 impl Default for Job {
@@ -52,65 +60,53 @@ impl Job {
 
     /// Whether it needs no socket to start.
     pub fn binds(&self) -> bool {
-        matches!(self, Self::SelfBind { .. })
+        matches!(self, Self::Command { binds: true, .. })
     }
 
     /// How to start it, with the seat that it needs unless it [binds](Self::binds).
     ///
     /// # Errors
-    /// Where no pipe can be had.
-    pub(super) fn launch(&self, group: &str, bpffs: &Path, seat: Option<Seat>) -> Result<Launch> {
+    /// Where no pipe or socket can be had.
+    pub(super) fn launch(&self, terms: &Terms<'_>, seat: Option<Seat>) -> Result<Launch> {
         let slot = seat.as_ref().map_or(0, |seat| seat.slot);
-        let (socket, report) = seat.map(|seat| (seat.socket, seat.report)).unzip();
+        let (socket, load) = seat.map(|seat| (seat.socket, seat.report)).unzip();
         let stdin = socket.map_or_else(Stdio::null, Stdio::from);
-        Ok(match self {
+        let readiness =
+            |sign, notifies, settle| Readiness { sign, notifies, within: terms.within, settle };
+        let (mut launch, notifies) = match self {
             Self::BuiltIn(arguments) => {
-                let mut process = Command::new("/proc/self/exe");
-                process.arg("--bpffs").arg(bpffs);
+                let mut process = terms.binary.command();
+                process.arg("--bpffs").arg(terms.bpffs);
                 process
-                    .args(["worker", "--slot", &slot.to_string(), "--group", group])
+                    .args(["worker", "--slot", &slot.to_string(), "--group", terms.group])
                     .args(arguments);
-                Launch { process, stdin, readiness: Readiness::FirstLine, kept: Vec::new() }
+                let readiness = readiness(Sign::FirstLine, false, Duration::ZERO);
+                (Launch { process, stdin, readiness, notify: None, kept: Vec::new() }, false)
             }
-            Self::Command(command) => {
-                let handover = Handover::new(group, slot, report.flatten(), command);
+            Self::Command { command, binds: false, notifies } => {
+                let handover = Handover::new(terms.group, slot, load.flatten(), command);
                 let Handover { process, report, kept } =
                     handover.context("cannot prepare what a command inherits")?;
-                Launch { process, stdin, readiness: Readiness::Report(report), kept }
+                let settle = if *notifies { Duration::ZERO } else { terms.settle };
+                let readiness = readiness(Sign::Report(report), *notifies, settle);
+                (Launch { process, stdin, readiness, notify: None, kept }, *notifies)
             }
-            Self::SelfBind { command, .. } => {
+            Self::Command { command, binds: true, notifies } => {
                 let (program, arguments) = command.split_first().context("there is no command")?;
                 let mut process = Command::new(program);
                 process.args(arguments);
-                Launch { process, stdin, readiness: Readiness::Bound, kept: Vec::new() }
+                let address = terms.address.context("workers that share a socket bind none")?;
+                let readiness = readiness(Sign::Bound(address), *notifies, Duration::ZERO);
+                (Launch { process, stdin, readiness, notify: None, kept: Vec::new() }, *notifies)
             }
-        })
-    }
-}
-
-/// Waits until a process has bound, and tells.
-pub(super) async fn watch_bind(
-    index: usize,
-    process: Identity,
-    address: SocketAddr,
-    within: Duration,
-    events: UnboundedSender<Event>,
-) {
-    let deadline = Instant::now() + within;
-    while process.is_alive() {
-        let bound = match discovery::bound_by(process.pid, address) {
-            Err(NotBound::NotYet(_)) if Instant::now() < deadline => {
-                sleep(INTERVAL).await;
-                continue;
-            }
-            Ok(bound) => Ok(bound),
-            Err(NotBound::Unfit(why)) => Err(format!("cannot be steered on {address}: {why}")),
-            Err(why @ NotBound::NotYet(_)) => Err(format!(
-                "should listen on {address} with SO_REUSEPORT within {within:?}, but {why}; give \
-                 --listen what it binds, or more time with --bind-timeout"
-            )),
         };
-        let _ = events.send(Event::Bound(index, process, bound));
-        return;
+        // Ours, where systemd started us, is not for workers.
+        launch.process.env_remove("NOTIFY_SOCKET");
+        if notifies {
+            let (socket, name) = NotifySocket::open().context("cannot open a notify socket")?;
+            launch.process.env("NOTIFY_SOCKET", name);
+            launch.notify = Some(socket);
+        }
+        Ok(launch)
     }
 }

@@ -1,15 +1,33 @@
 //! Keeps a group's workers running: a socket, a slot and a process each; a new slot for one that
-//! died, after a delay; all of them stopped in order at the end.
+//! died, after a delay; all of them replaced one after another where that is asked for; all stopped
+//! in order at the end.
+//!
+//! | step | module |
+//! | --- | --- |
+//! | what a worker runs, and what the built-in one is | `job`, `binary` |
+//! | a process, started or taken over; what it tells | `child`, `events` |
+//! | when it is ready | `readiness`, `notify` |
+//! | sockets and slots | `seats` |
+//! | a worker, whichever process it is; how it lives and dies | `worker`, `life`, `backoff` |
+//! | workers replaced one after another | `reload` |
+//! | workers that an earlier agent has left | `inheritance` |
 
 mod backoff;
+mod binary;
 mod child;
+mod events;
+mod inheritance;
 mod job;
+mod life;
+mod notify;
+mod readiness;
+mod reload;
 mod seats;
 mod worker;
 
-use std::{collections::VecDeque, path::PathBuf, process::ExitStatus, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -17,24 +35,36 @@ use tokio::{
 };
 
 use self::{
-    child::{Event, WorkerProcess},
+    binary::Binary,
+    child::WorkerProcess,
+    events::Told,
+    job::Terms,
+    reload::Reload,
     worker::{Running, Worker},
 };
-pub use self::{job::Job, seats::Seats, worker::WorkerPlan};
-use crate::{discovery::Bound, process::Identity, steering::Steering};
+pub use self::{inheritance::Inheritance, job::Job, seats::Seats, worker::WorkerPlan};
+use crate::{process::Identity, steering::Steering};
 
 /// The workers of one group.
 pub struct Supervisor {
     seats: Seats,
     bpffs: PathBuf,
+    binary: Binary,
     workers: Vec<Worker>,
+    /// Processes that are to end, and of which worker they were.
+    leaving: Vec<(usize, Running)>,
     /// Restarts that are due, earliest first.
     restarts: VecDeque<(Instant, usize)>,
     /// Workers of the first start that are not ready yet: the table is published with the last.
     unready: usize,
+    reload: Option<Reload>,
+    /// One more reload was asked for.
+    again: bool,
     stopping: bool,
-    sender: UnboundedSender<Event>,
-    events: UnboundedReceiver<Event>,
+    /// Not told yet.
+    notices: VecDeque<Notice>,
+    sender: UnboundedSender<Told>,
+    events: UnboundedReceiver<Told>,
 }
 
 /// What a supervisor has to tell.
@@ -62,22 +92,35 @@ impl Supervisor {
     /// # Errors
     /// Where a socket or process cannot be had.
     pub fn start(seats: Seats, bpffs: PathBuf, plans: Vec<WorkerPlan>) -> Result<Self> {
-        let (sender, events) = unbounded_channel();
         let count = plans.len();
-        let mut supervisor = Self {
-            seats,
-            bpffs,
-            workers: plans.into_iter().map(Worker::new).collect(),
-            restarts: VecDeque::new(),
-            unready: count,
-            stopping: false,
-            sender,
-            events,
-        };
+        let mut supervisor = Self::of(seats, bpffs, plans)?;
+        supervisor.unready = count;
         for index in 0..count {
             supervisor.start_worker(index)?;
         }
         Ok(supervisor)
+    }
+
+    /// Of workers that do not run yet.
+    fn of(mut seats: Seats, bpffs: PathBuf, plans: Vec<WorkerPlan>) -> Result<Self> {
+        let (sender, events) = unbounded_channel();
+        let count = u32::try_from(plans.len())?;
+        seats.tell(|state| state.workers = count)?;
+        Ok(Self {
+            seats,
+            bpffs,
+            binary: Binary::own().context("cannot find the program that this is")?,
+            workers: plans.into_iter().map(Worker::new).collect(),
+            leaving: Vec::new(),
+            restarts: VecDeque::new(),
+            unready: 0,
+            reload: None,
+            again: false,
+            stopping: false,
+            notices: VecDeque::new(),
+            sender,
+            events,
+        })
     }
 
     /// The group's steering.
@@ -91,12 +134,23 @@ impl Supervisor {
         }
     }
 
-    /// How many workers run.
-    pub fn running(&self) -> usize {
-        self.workers.iter().filter(|worker| worker.running.is_some()).count()
+    /// Every process.
+    fn processes(&self) -> impl Iterator<Item = &Running> {
+        let workers = self.workers.iter().flat_map(|w| w.running.iter().chain(&w.successor));
+        workers.chain(self.leaving.iter().map(|(_, running)| running))
     }
 
-    /// How many of them accept connections.
+    /// How many workers there are to be.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// How many processes run.
+    pub fn running(&self) -> usize {
+        self.processes().count()
+    }
+
+    /// How many workers accept connections.
     pub fn ready(&self) -> usize {
         let running = self.workers.iter().filter_map(|worker| worker.running.as_ref());
         running.filter(|running| running.ready).count()
@@ -111,25 +165,36 @@ impl Supervisor {
     }
 
     fn start_worker(&mut self, index: usize) -> Result<()> {
-        let Worker { plan, .. } = &self.workers[index];
-        let cpu = plan.cpu;
-        let mut seat =
-            if plan.job.binds() { None } else { Some(self.seats.take(index, plan.weight)?) };
+        self.workers[index].running = Some(self.start_process(index, Duration::ZERO)?);
+        Ok(())
+    }
+
+    /// Starts a process that is, or succeeds, a worker.
+    fn start_process(&mut self, index: usize, settle: Duration) -> Result<Running> {
+        let plan = &self.workers[index].plan;
+        let binds = plan.job.binds();
+        let mut seat = if binds { None } else { Some(self.seats.take(index, plan.weight)?) };
         let slot = seat.as_ref().map(|seat| seat.slot);
         // Kept from others until the worker is noted.
         let lock = seat.as_mut().and_then(|seat| seat.lock.take());
+        let terms = Terms {
+            group: self.seats.group(),
+            bpffs: &self.bpffs,
+            binary: &self.binary,
+            address: self.seats.address().ok(),
+            within: plan.ready_within,
+            settle,
+        };
         let started = plan
             .job
-            .launch(self.seats.group(), &self.bpffs, seat)
-            .and_then(|launch| WorkerProcess::start(index, launch, cpu, &self.sender));
+            .launch(&terms, seat)
+            .and_then(|launch| WorkerProcess::start(index, launch, plan.cpu, &self.sender));
         match (started, slot) {
             (Ok(process), slot) => {
                 if let Some(slot) = slot {
                     self.seats.occupy(slot, process.identity)?;
                 }
-                self.watch_bind(index, &process)?;
-                self.workers[index].running = Some(Running::new(slot, process));
-                Ok(())
+                Ok(Running::new(slot, process))
             }
             (Err(error), None) => Err(error),
             (Err(error), Some(slot)) => {
@@ -140,170 +205,25 @@ impl Supervisor {
         }
     }
 
-    fn watch_bind(&self, index: usize, process: &WorkerProcess) -> Result<()> {
-        let Job::SelfBind { within, .. } = self.workers[index].plan.job else { return Ok(()) };
-        let (address, events) = (self.seats.address()?, self.sender.clone());
-        tokio::spawn(job::watch_bind(index, process.identity, address, within, events));
-        Ok(())
-    }
-
     /// Waits for the next thing to tell, restarting workers meanwhile.
     ///
     /// # Errors
     /// Where the group's state cannot be changed.
     pub async fn next(&mut self) -> Result<Notice> {
         loop {
+            if let Some(notice) = self.notices.pop_front() {
+                return Ok(notice);
+            }
             if self.stopping && self.running() == 0 {
                 return Ok(Notice::AllGone);
             }
             let due = self.restarts.front().map(|(due, _)| *due);
-            let event = tokio::select! {
-                event = self.events.recv() => event,
-                () = sleep_until(due) => None,
-            };
-            let notice = match event {
-                Some(Event::Line(index, line)) => {
-                    Some(Notice::Line(self.workers[index].sign(index, line)))
-                }
-                Some(Event::Complaint(index, line)) => {
-                    Some(Notice::Complaint(self.workers[index].complain(index, line)))
-                }
-                Some(Event::Ready(index)) => self.became_ready(index)?,
-                Some(Event::Bound(index, process, Ok(bound))) => {
-                    self.has_bound(index, process, bound)?
-                }
-                Some(Event::Bound(index, process, Err(why))) => {
-                    self.has_not_bound(index, process, &why)
-                }
-                Some(Event::Unstartable(index, why)) => self.unstartable(index, why),
-                Some(Event::Exited(index, status)) => self.exited(index, status)?,
-                None => self.restart_due()?,
-            };
-            if let Some(notice) = notice {
-                return Ok(notice);
+            tokio::select! {
+                Some(told) = self.events.recv() => self.hear(told)?,
+                () = sleep_until(due) => self.restart_due(),
             }
+            self.reload_if_asked();
         }
-    }
-
-    fn became_ready(&mut self, index: usize) -> Result<Option<Notice>> {
-        // It may have died since it said so.
-        let Some(running) = &mut self.workers[index].running else { return Ok(None) };
-        let Some(slot) = running.slot else { return Ok(None) };
-        running.ready = true;
-        let pid = running.process.identity.pid;
-        self.seats.open(slot, self.unready <= 1)?;
-        Ok(match self.unready {
-            0 => {
-                let line = format!("worker {index} is back as PID {pid} in slot {slot}");
-                Some(Notice::Back(index, line))
-            }
-            1 => {
-                self.unready = 0;
-                Some(Notice::AllReady)
-            }
-            _ => {
-                self.unready -= 1;
-                None
-            }
-        })
-    }
-
-    fn has_bound(&mut self, index: usize, who: Identity, bound: Bound) -> Result<Option<Notice>> {
-        let Worker { plan, running, .. } = &mut self.workers[index];
-        let Some(running) = running.as_mut().filter(|running| running.process.identity == who)
-        else {
-            return Ok(None);
-        };
-        match self.seats.adopt(bound, plan.weight) {
-            Ok(slot) => running.slot = Some(slot),
-            Err(error) => {
-                return Ok(self.has_not_bound(
-                    index,
-                    who,
-                    &format!("cannot be steered: {error:#}"),
-                ));
-            }
-        }
-        self.became_ready(index)
-    }
-
-    fn has_not_bound(&mut self, index: usize, who: Identity, why: &str) -> Option<Notice> {
-        let worker = &self.workers[index];
-        let running = worker.running.as_ref().filter(|r| r.process.identity == who)?;
-        let line = format!("worker {index} (PID {}) {why}", who.pid);
-        if worker.first {
-            return Some(Notice::NeverReady(line));
-        }
-        // Its successor may do better.
-        running.process.signal(Signal::TERM);
-        Some(Notice::Complaint(line))
-    }
-
-    fn unstartable(&mut self, index: usize, why: String) -> Option<Notice> {
-        let worker = &mut self.workers[index];
-        if worker.first {
-            return Some(Notice::NeverReady(why));
-        }
-        Some(Notice::Complaint(worker.complain(index, why)))
-    }
-
-    fn exited(&mut self, index: usize, status: ExitStatus) -> Result<Option<Notice>> {
-        let worker = &mut self.workers[index];
-        let Some(running) = worker.running.take() else { return Ok(None) };
-        // When stopping: the kernel has emptied the slot, and nobody will come after it.
-        if let Some(slot) = running.slot
-            && let Some(weight) = self.seats.vacate(slot, !self.stopping)?
-        {
-            worker.plan.weight = weight;
-        }
-        let first = std::mem::take(&mut worker.first);
-        if self.stopping {
-            return Ok(None);
-        }
-        if std::mem::take(&mut worker.replaced) {
-            return self.try_start(index);
-        }
-        let lived = running.since.elapsed();
-        let never_ready = self.unready > 0 && !running.ready;
-        if never_ready || first && worker.ended_early(lived, status) {
-            return Ok(Some(Notice::NeverReady(running.never_ready(index, status))));
-        }
-        if self.unready > 0 {
-            // It had been counted off already; its successor will be again.
-            self.unready += 1;
-        }
-        let delay = worker.backoff.after(lived);
-        self.schedule(index, delay);
-        let slot = running.slot.map(|slot| format!(", slot {slot}")).unwrap_or_default();
-        Ok(Some(Notice::Died(format!(
-            "worker {index} (PID {}{slot}) {}; starting it again in {} ms",
-            running.process.identity.pid,
-            worker::ending(status),
-            delay.as_millis()
-        ))))
-    }
-
-    fn schedule(&mut self, index: usize, delay: Duration) {
-        let due = Instant::now() + delay;
-        let place = self.restarts.partition_point(|(other, _)| *other <= due);
-        self.restarts.insert(place, (due, index));
-    }
-
-    fn restart_due(&mut self) -> Result<Option<Notice>> {
-        match self.restarts.pop_front() {
-            Some((_, index)) => self.try_start(index),
-            None => Ok(None),
-        }
-    }
-
-    fn try_start(&mut self, index: usize) -> Result<Option<Notice>> {
-        let Err(error) = self.start_worker(index) else { return Ok(None) };
-        let delay = self.workers[index].backoff.after(Duration::ZERO);
-        self.schedule(index, delay);
-        let delay = delay.as_millis();
-        Ok(Some(Notice::Died(format!(
-            "worker {index} cannot be started: {error:#}; trying again in {delay} ms"
-        ))))
     }
 
     /// Asks a worker to finish and end; another takes its place as soon as it has.
@@ -326,14 +246,13 @@ impl Supervisor {
     pub fn stop(&mut self) {
         self.stopping = true;
         self.restarts.clear();
+        self.give_up_reload("balancer was told to stop".to_owned());
         self.signal(Signal::TERM);
     }
 
-    /// Sends all workers a signal.
+    /// Sends all processes a signal.
     pub fn signal(&self, signal: Signal) {
-        for running in self.workers.iter().filter_map(|worker| worker.running.as_ref()) {
-            running.process.signal(signal);
-        }
+        self.processes().for_each(|running| running.process.signal(signal));
     }
 }
 

@@ -10,7 +10,9 @@ use balancer_ebpf::record::SlotState;
 use socket2::Socket;
 
 use crate::{
-    discovery::Bound,
+    agent::AgentState,
+    discovery::{Bound, Drained},
+    group::GroupIdentity,
     process::Identity,
     socket,
     steering::{Lock, Steering},
@@ -120,6 +122,55 @@ impl Seats {
         steering.set_worker(slot, worker)
     }
 
+    /// Lets a slot be chosen instead of another, with its weight and in one step; the other is about
+    /// to leave.
+    ///
+    /// # Errors
+    /// Where the group's state cannot be changed.
+    pub fn hand_over(&mut self, from: Option<u32>, to: u32) -> Result<()> {
+        let Self::Steered { steering, .. } = self else { return Ok(()) };
+        let _lock = steering.lock()?;
+        // First, so that whoever takes over on the way knows which of the two is one too many.
+        steering.tell(|state| state.leaving = from)?;
+        let members = steering.members()?;
+        if let Some(from) = members.iter().find(|member| Some(member.slot) == from) {
+            steering.set_weight(to, from.weight)?;
+        }
+        steering.set_state(to, SlotState::Live)?;
+        if let Some(from) = from {
+            steering.set_state(from, SlotState::Draining)?;
+        }
+        steering.publish()
+    }
+
+    /// What a worker whose slot is drained has to do before it may end.
+    ///
+    /// # Errors
+    /// Where the group's state cannot be read.
+    pub fn drained(&self, slot: Option<u32>, worker: Identity) -> Result<(GroupIdentity, Drained)> {
+        let Self::Steered { steering, .. } = self else {
+            bail!("workers that share a socket are not drained")
+        };
+        let (own, others): (Vec<_>, Vec<_>) =
+            steering.members()?.into_iter().partition(|member| Some(member.slot) == slot);
+        let drained = Drained {
+            worker,
+            cookies: own.iter().map(|member| member.cookie).collect(),
+            others: others.iter().map(|member| member.worker.pid).collect(),
+        };
+        Ok((steering.group()?.identity, drained))
+    }
+
+    /// Tells those who wait for a reload, or come after this agent.
+    ///
+    /// # Errors
+    /// Where the group's state cannot be changed.
+    pub fn tell(&mut self, change: impl FnOnce(&mut AgentState)) -> Result<()> {
+        let Self::Steered { steering, .. } = self else { return Ok(()) };
+        let _lock = steering.lock()?;
+        steering.tell(change)
+    }
+
     /// Lets a slot be chosen, from the next `publish` on.
     ///
     /// # Errors
@@ -141,6 +192,9 @@ impl Seats {
         let _lock = steering.lock()?;
         let member = steering.members()?.into_iter().find(|member| member.slot == slot);
         steering.set_state(slot, SlotState::Vacant)?;
+        if steering.agent_state()?.leaving == Some(slot) {
+            steering.tell(|state| state.leaving = None)?;
+        }
         if publish {
             steering.publish()?;
         }

@@ -13,13 +13,13 @@ use crate::weight::Weight;
 
 /// A command that ends within this time of its first start, and not by a signal, is taken for one
 /// that cannot work as it was called.
-const EARLY: Duration = Duration::from_secs(1);
+pub(super) const EARLY: Duration = Duration::from_secs(1);
 
 /// How many of its last complaints are quoted when a worker never came up.
 const QUOTED: usize = 5;
 
 /// What is asked of a worker.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct WorkerPlan {
     /// Its weight; a successor has that of its predecessor.
     pub weight: Weight,
@@ -27,6 +27,10 @@ pub struct WorkerPlan {
     pub job: Job,
     /// The only CPU that it may use.
     pub cpu: Option<usize>,
+    /// How long it may take to get ready.
+    pub ready_within: Duration,
+    /// How long it may take to finish its connections once it gets no new ones; and to end then.
+    pub drain_within: Duration,
 }
 
 /// A worker, whoever is it at the moment.
@@ -38,6 +42,8 @@ pub(super) struct Worker {
     /// Told to end so that another takes its place.
     pub replaced: bool,
     pub running: Option<Running>,
+    /// Takes its place in a reload, once it is ready.
+    pub successor: Option<Running>,
 }
 
 /// A process that is a worker.
@@ -45,6 +51,8 @@ pub(super) struct Running {
     /// None until it has bound, where it does so itself.
     pub slot: Option<u32>,
     pub ready: bool,
+    /// It was told to end, for good.
+    pub dismissed: bool,
     /// Its last complaints.
     pub words: VecDeque<String>,
     pub since: Instant,
@@ -53,7 +61,14 @@ pub(super) struct Running {
 
 impl Worker {
     pub fn new(plan: WorkerPlan) -> Self {
-        Self { plan, backoff: Backoff::default(), first: true, replaced: false, running: None }
+        Self {
+            plan,
+            backoff: Backoff::default(),
+            first: true,
+            replaced: false,
+            running: None,
+            successor: None,
+        }
     }
 
     /// A line of a foreign program, with the number of its worker.
@@ -61,30 +76,33 @@ impl Worker {
         if self.plan.job.is_foreign() { format!("[{index}] {line}") } else { line }
     }
 
-    /// Keeps a complaint to be quoted; the line to be shown.
-    pub fn complain(&mut self, index: usize, line: String) -> String {
-        if let Some(running) = &mut self.running {
-            running.words.push_back(line.clone());
-            if running.words.len() > QUOTED {
-                running.words.pop_front();
-            }
-        }
-        self.sign(index, line)
-    }
-
-    pub fn ended_early(&self, lived: Duration, status: ExitStatus) -> bool {
-        self.plan.job.is_foreign() && lived < EARLY && status.code().is_some()
+    pub fn ended_early(&self, lived: Duration, status: Option<ExitStatus>) -> bool {
+        let by_itself = status.is_some_and(|status| status.code().is_some());
+        self.plan.job.is_foreign() && lived < EARLY && by_itself
     }
 }
 
 impl Running {
     pub fn new(slot: Option<u32>, process: WorkerProcess) -> Self {
-        Self { slot, ready: false, words: VecDeque::new(), since: Instant::now(), process }
+        let (words, since) = (VecDeque::new(), Instant::now());
+        Self { slot, ready: false, dismissed: false, words, since, process }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.identity.pid
+    }
+
+    /// Keeps a complaint to be quoted.
+    pub fn complain(&mut self, line: &str) {
+        self.words.push_back(line.to_owned());
+        if self.words.len() > QUOTED {
+            self.words.pop_front();
+        }
     }
 
     /// Why there is no point in starting it again.
-    pub fn never_ready(&self, index: usize, status: ExitStatus) -> String {
-        let (pid, ending) = (self.process.identity.pid, ending(status));
+    pub fn never_ready(&self, index: usize, status: Option<ExitStatus>) -> String {
+        let (pid, ending) = (self.pid(), ending(status));
         let quoted: String = self.words.iter().map(|line| format!("\n  {line}")).collect();
         let said = match quoted.as_str() {
             "" => "without a word on standard error",
@@ -95,8 +113,8 @@ impl Running {
 }
 
 /// How a process ended, as the end of a sentence.
-pub fn ending(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
+pub fn ending(status: Option<ExitStatus>) -> String {
+    match (status.and_then(|status| status.code()), status.and_then(|status| status.signal())) {
         (Some(code), _) => format!("ended with exit code {code}"),
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => "ended".to_owned(),

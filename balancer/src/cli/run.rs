@@ -1,0 +1,118 @@
+//! The arguments of `run`, and of `reload`, which concerns what it started.
+
+use std::ffi::OsString;
+
+use clap::{Args, ValueEnum};
+
+use super::{GroupArgs, TuningArgs};
+use crate::{address::ListenAddress, patience::Patience, policy::Policy, weight::Weight};
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer run                                          one worker a CPU on 127.0.0.1:8080
+  balancer run --policy weighted --weights 5,3,2        three workers, half of it to the first
+  balancer run --policy cpu --pin                       each CPU's connections to the worker on it
+  balancer run --policy sticky --slow-start 30s         a client keeps its worker
+  balancer run --listen [::]:80 --workers 4             IPv4 and IPv6
+  balancer run --listen 127.0.0.1:0 --quiet --name a    any free port, no output
+  balancer run --workers 3 -- python3 server.py         any command, three times
+  balancer run --self-bind --listen 0.0.0.0:80 -- ./server --port 80
+
+A command finds its socket as descriptor 3, as systemd would hand it over: LISTEN_FDS is 1, LISTEN_PID
+its PID, LISTEN_FDNAMES the group's name. It is to stay in the foreground, and to end on SIGTERM.
+With --self-bind it opens the socket itself, on the address of --listen, with SO_REUSEPORT.
+
+Ctrl-C stops: requests in flight are finished first. A second one stops at once. SIGHUP reloads, as
+`balancer reload` does; where the terminal is gone it stops, and under nohup it is nothing.
+
+A killed balancer leaves its workers running and steered. The same command with --takeover goes on
+with them, and starts those that died meanwhile; policy and weights stay unless they are given.")]
+pub struct RunArgs {
+    /// Where to listen: ADDRESS:PORT, or :PORT for every address; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: ListenAddress,
+
+    /// How many workers to start [default: one a CPU, or as many as there are weights]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// How a new connection's worker is chosen [default: round-robin]
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<Policy>,
+
+    /// Its options
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+
+    /// Pin each worker to a CPU of its own, in turn where there are more workers than CPUs
+    #[arg(long)]
+    pub pin: bool,
+
+    /// The workers' weights, 1 to 1000 each, for the policies that go by weight
+    #[arg(long, value_name = "W,…", value_delimiter = ',')]
+    pub weights: Vec<Weight>,
+
+    /// The group's name [default: tcp-PORT]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    /// Let the command bind for itself, and steer what it bound
+    #[arg(long, requires = "command")]
+    pub self_bind: bool,
+
+    /// How a command is known to be ready: it listens, or it says READY=1 as to systemd (sd_notify)
+    #[arg(long, value_name = "SIGN", default_value = "listen", requires = "command")]
+    pub ready: Ready,
+
+    /// How long a worker may take to get ready
+    #[arg(long, alias = "bind-timeout", value_name = "TIME", default_value = "30s")]
+    pub ready_timeout: Patience,
+
+    /// How long the worker that a reload replaces may take to finish its connections, and to end then
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub drain_timeout: Patience,
+
+    /// Go on with the workers that a killed `run` has left
+    #[arg(long)]
+    pub takeover: bool,
+
+    /// What each worker runs [default: a small HTTP server]
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// How a command is known to be ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ready {
+    /// It listens; one that is handed its socket: it runs
+    Listen,
+    /// It says READY=1 on the socket that NOTIFY_SOCKET names
+    Notify,
+}
+
+/// Arguments of `reload`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer reload
+  balancer reload --group tcp-8080 && echo all new
+
+Worker by worker: a new one is started in a slot of its own; once it is ready it gets the new
+connections, and the old one is told to end (SIGTERM) once it has none left, or --drain-timeout of
+`balancer run` is over. The built-in worker is started from what lies at the place of the running
+balancer by now, a command by its path.
+
+A new worker that does not get ready within --ready-timeout stops the reload: the old ones stay, and
+the exit code is 1. Ctrl-C ends the waiting, not the reload. One that is asked for while another is
+under way begins when that has ended.")]
+pub struct ReloadArgs {
+    /// Which group
+    #[command(flatten)]
+    pub group: GroupArgs,
+}

@@ -1,0 +1,230 @@
+//! What an agent that is gone has left, and how another goes on with it.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Result, bail};
+use balancer_ebpf::record::SlotState;
+
+use super::{Notice, Supervisor, WorkerPlan, child::WorkerProcess, seats::Seats, worker::Running};
+use crate::{
+    agent::AgentState,
+    process::{self, Identity},
+    steering::{Member, Steering},
+    weight::Weight,
+};
+
+/// The members of a group whose agent is gone.
+#[derive(Clone, Debug, Default)]
+pub struct Inheritance {
+    /// Those that serve, by slot.
+    pub living: Vec<Member>,
+    /// Those that died since.
+    pub dead: Vec<Member>,
+    /// Those that were replaced, or that were starting: whether they are ready nobody hears any more.
+    pub leaving: Vec<Member>,
+    /// How many workers there were to be.
+    pub workers: usize,
+}
+
+impl Inheritance {
+    /// Looks who is there.
+    ///
+    /// # Errors
+    /// Where a map cannot be read.
+    pub fn of(steering: &Steering) -> Result<Self> {
+        let mut members = Vec::new();
+        for mut member in steering.members()? {
+            let seated = steering.is_seated(&member)?;
+            if seated && !member.worker.is_alive() {
+                // It was started and not noted any more, or has left its socket to a child.
+                let holder = process::socket_holders(member.inode).into_iter().next();
+                member.worker = holder.and_then(Identity::of).unwrap_or(member.worker);
+            }
+            members.push((member, seated && member.worker.is_alive()));
+        }
+        Ok(Self::sort(members, &steering.agent_state()?))
+    }
+
+    /// Members, each with whether it lives. Pure.
+    fn sort(members: Vec<(Member, bool)>, state: &AgentState) -> Self {
+        let mut inheritance = Self { workers: state.workers as usize, ..Self::default() };
+        let serves =
+            |(member, lives): &&(Member, bool)| *lives && member.state != SlotState::Starting;
+        // Where it is in the table still, its successor may not be yet.
+        let too_many = members.iter().filter(serves).count() > inheritance.workers;
+        for (member, lives) in members {
+            let is_replaced = state.leaving == Some(member.slot)
+                && (too_many || member.state == SlotState::Draining);
+            let kind = if !lives {
+                &mut inheritance.dead
+            } else if is_replaced || member.state == SlotState::Starting {
+                &mut inheritance.leaving
+            } else {
+                &mut inheritance.living
+            };
+            kind.push(member);
+        }
+        inheritance
+    }
+
+    /// The weights of as many workers as there were, or are asked for: those given, else those they
+    /// had, else 1.
+    ///
+    /// # Errors
+    /// Where fewer are asked for than there are.
+    pub fn weights(&self, asked: Option<usize>, given: &[Weight]) -> Result<Vec<Weight>> {
+        let living = self.living.len();
+        let count = asked.unwrap_or(self.workers.max(living));
+        if count < living {
+            bail!(
+                "{count} workers were asked for, and the group has {living} that serve; leave \
+                 --workers out, or drain and stop some first"
+            );
+        }
+        if !given.is_empty() && given.len() != count {
+            bail!(
+                "{} weights do not fit the {count} workers of the group; give one for each in \
+                 --weights, or leave it out to keep those they have",
+                given.len()
+            );
+        }
+        let had = self.living.iter().chain(&self.dead).map(|member| member.weight);
+        let had = had.chain(std::iter::repeat(Weight::ONE)).take(count);
+        Ok(if given.is_empty() { had.collect() } else { given.to_vec() })
+    }
+}
+
+impl Supervisor {
+    /// Goes on with what an agent has left that is gone: workers that serve are watched, as many as
+    /// lack are started, and a reload that was cut short is over. What is attached stays attached.
+    ///
+    /// # Errors
+    /// Where the group's state cannot be changed.
+    pub fn take_over(
+        seats: Seats,
+        bpffs: PathBuf,
+        plans: Vec<WorkerPlan>,
+        inheritance: Inheritance,
+    ) -> Result<Self> {
+        let mut supervisor = Self::of(seats, bpffs, plans)?;
+        supervisor.workers.iter_mut().for_each(|worker| worker.first = false);
+        let lock = supervisor.steering()?.lock()?;
+        for (index, member) in inheritance.living.iter().enumerate() {
+            supervisor.adopt(index, member)?;
+        }
+        let steering = supervisor.steering()?;
+        for member in &inheritance.dead {
+            steering.vacate(member.slot)?;
+        }
+        for member in &inheritance.leaving {
+            steering.set_state(member.slot, SlotState::Draining)?;
+        }
+        steering.publish()?;
+        steering.tell(|state| state.end(Some("its agent was killed".to_owned())))?;
+        drop(lock);
+        for member in inheritance.leaving {
+            if let Ok(process) = WorkerProcess::take_over(0, member.worker, &supervisor.sender) {
+                supervisor.let_finish(0, Running::new(Some(member.slot), process));
+            }
+        }
+        let lacks = |&index: &usize| supervisor.workers[index].running.is_none();
+        let lacking: Vec<usize> = (0..supervisor.workers.len()).filter(lacks).collect();
+        let serve = supervisor.workers.len() - lacking.len();
+        let line = format!("taken over: {serve} workers go on, {} are started", lacking.len());
+        supervisor.notices.push_back(Notice::Line(line));
+        for index in lacking {
+            supervisor.schedule(index, Duration::ZERO);
+        }
+        Ok(supervisor)
+    }
+
+    fn adopt(&mut self, index: usize, member: &Member) -> Result<()> {
+        let (slot, weight) = (member.slot, self.workers[index].plan.weight);
+        let process = WorkerProcess::take_over(index, member.worker, &self.sender);
+        let steering = self.steering()?;
+        let Ok(process) = process else { return steering.vacate(slot) };
+        steering.set_worker(slot, member.worker)?;
+        steering.set_weight(slot, weight)?;
+        let running = Running { ready: true, ..Running::new(Some(slot), process) };
+        self.workers[index].running = Some(running);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steering::tests::member;
+
+    use SlotState::{Draining, Live, Starting};
+
+    fn inheritance(members: &[(SlotState, bool)], state: &AgentState) -> Inheritance {
+        let members = (0..)
+            .zip(members)
+            .map(|(slot, &(state, lives))| (Member { state, ..member(slot, 7) }, lives));
+        Inheritance::sort(members.collect(), state)
+    }
+
+    fn slots(members: &[Member]) -> Vec<u32> {
+        members.iter().map(|member| member.slot).collect()
+    }
+
+    fn told(workers: u32, leaving: Option<u32>) -> AgentState {
+        AgentState { workers, leaving, ..AgentState::default() }
+    }
+
+    #[test]
+    fn who_serves_who_died_and_who_is_not_ready_is_told_apart() {
+        let members = [(Live, true), (Live, false), (Starting, true), (Draining, true)];
+        let inheritance = inheritance(&members, &told(3, None));
+        assert_eq!(slots(&inheritance.living), [0, 3]);
+        assert_eq!(slots(&inheritance.dead), [1]);
+        assert_eq!(slots(&inheritance.leaving), [2]);
+    }
+
+    #[test]
+    fn wherever_a_reload_was_cut_short_one_of_the_two_is_left() {
+        // Slot 0 was to be replaced by slot 2.
+        for (states, leaving, stay) in [
+            ([Live, Live, Starting], None, [0, 1]),
+            ([Live, Live, Starting], Some(0), [0, 1]),
+            ([Live, Live, Live], Some(0), [1, 2]),
+            ([Draining, Live, Live], Some(0), [1, 2]),
+        ] {
+            let inheritance = inheritance(&states.map(|state| (state, true)), &told(2, leaving));
+            assert_eq!(slots(&inheritance.living), stay, "{states:?}");
+            assert_eq!(inheritance.leaving.len(), 1);
+        }
+        // And its neighbour is missed, though it died at the same time.
+        let members = [(Draining, true), (Live, false), (Live, true)];
+        assert_eq!(slots(&inheritance(&members, &told(2, Some(0))).living), [2]);
+    }
+
+    #[test]
+    fn there_are_as_many_workers_as_before_unless_more_are_asked_for() {
+        let state = told(3, None);
+        let inheritance = inheritance(&[(Live, true); 2], &state);
+        let count = |asked| inheritance.weights(asked, &[]).map(|weights| weights.len()).ok();
+        assert_eq!(count(None), Some(3));
+        assert_eq!(count(Some(4)), Some(4));
+        assert_eq!(count(Some(1)), None);
+    }
+
+    #[test]
+    fn more_that_serve_than_were_told_of_all_stay() {
+        let inheritance = inheritance(&[(Live, true); 2], &told(0, None));
+        assert_eq!(inheritance.weights(None, &[]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn weights_stay_unless_they_are_given_and_fit() {
+        let state = told(2, None);
+        let mut inheritance = inheritance(&[(Live, true)], &state);
+        let weight = Weight::from_record;
+        inheritance.living[0].weight = weight(5);
+        assert_eq!(inheritance.weights(None, &[]).unwrap(), [weight(5), weight(1)]);
+        let given = [weight(7), weight(8)];
+        assert_eq!(inheritance.weights(None, &given).unwrap(), given);
+        assert!(inheritance.weights(None, &given[..1]).is_err());
+    }
+}
