@@ -37,6 +37,16 @@ pub fn as_root() -> &'static [&'static str] {
     if is_root() { &[] } else { &["--config", RUN_WITH_SUDO] }
 }
 
+/// A program that needs root, through sudo if need be.
+pub fn root(program: &Path) -> Command {
+    if is_root() {
+        return Command::new(program);
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg("-E").arg(program);
+    sudo
+}
+
 /// Arguments for another program as typed after the verb: a leading `--` is that program's, but
 /// clap takes it for itself.
 pub fn as_typed(args: &[OsString]) -> Vec<OsString> {

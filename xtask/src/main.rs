@@ -2,6 +2,7 @@
 
 mod bench;
 mod build_ebpf;
+mod chaos;
 mod ci;
 mod command;
 mod compare;
@@ -30,6 +31,8 @@ enum Verb {
     Compare(compare::Options),
     Test(test::Options),
     Bench(bench::Options),
+    Chaos(chaos::Options),
+    Soak(chaos::SoakOptions),
     BuildEbpf(build_ebpf::Options),
     Ci(ci::Options),
 }
@@ -41,6 +44,8 @@ fn main() -> ExitCode {
         Verb::Compare(options) => compare::compare(&workspace, &options),
         Verb::Test(options) => test::test(&workspace, &options),
         Verb::Bench(options) => bench::bench(&workspace, &options),
+        Verb::Chaos(options) => chaos::chaos(&workspace, &options),
+        Verb::Soak(options) => chaos::soak(&workspace, &options),
         Verb::BuildEbpf(options) => build_ebpf::build_ebpf(&workspace, &options),
         Verb::Ci(options) => ci::ci(&workspace, &options),
     });

@@ -1,6 +1,6 @@
 //! `cargo xtask run`: builds balancer and becomes `balancer run`, as root.
 
-use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
+use std::{ffi::OsString, os::unix::process::CommandExt as _};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -32,13 +32,7 @@ pub fn become_balancer(workspace: &Workspace, verb: &str, args: &[OsString]) -> 
     let balancer =
         command::build_binary(build.args(["build", "--release", "-p", "balancer"]), "balancer")?;
 
-    let mut run = if command::is_root() {
-        Command::new(&balancer)
-    } else {
-        let mut sudo = Command::new("sudo");
-        sudo.arg("-E").arg(&balancer);
-        sudo
-    };
+    let mut run = command::root(&balancer);
     run.arg(verb).args(command::as_typed(args));
     if !command::is_root() {
         command::announce(&run);

@@ -71,7 +71,8 @@ async fn patiently<T>(answer: impl Future<Output = Result<T, ErrorKind>>) -> Res
     timeout(PATIENCE, answer).await.unwrap_or(Err(ErrorKind::Timeout))
 }
 
-fn of_io(error: &io::Error) -> ErrorKind {
+/// What became of it, told by the kernel.
+pub fn of_io(error: &io::Error) -> ErrorKind {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ErrorKind::Reset,
@@ -80,7 +81,8 @@ fn of_io(error: &io::Error) -> ErrorKind {
     }
 }
 
-fn of_hyper(error: &hyper::Error) -> ErrorKind {
+/// What became of it, told by hyper.
+pub fn of_hyper(error: &hyper::Error) -> ErrorKind {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     match source {
         Some(error) => of_io(error),

@@ -1,0 +1,187 @@
+//! What became of every request, and who is to blame. Pure.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Instant,
+};
+
+use balancer::compare::report::ErrorKind;
+
+/// A request on one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// The client's port; none where it was never connected.
+    pub port: Option<u16>,
+    /// Whether the connection was made for it.
+    pub connected: bool,
+    /// When it began to connect, or, on a connection that was open already, to ask.
+    pub begun: Instant,
+    /// When it was answered, or failed.
+    pub ended: Instant,
+    /// Who has answered on this connection, now or before.
+    pub worker: Option<u32>,
+    /// Why there is no answer.
+    pub failure: Option<ErrorKind>,
+}
+
+/// A request: a second attempt is made only where a connection was closed that had served before
+/// (RFC 9112, 9.3.1: a client cannot know whether its request crossed the server's goodbye).
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// When it was due.
+    pub due: Instant,
+    /// One, or two.
+    pub attempts: Vec<Attempt>,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// Answered.
+    Served,
+    /// Answered at the second attempt: its worker was ending as it was told to, or was killed.
+    ServedAgain,
+    /// A worker had accepted its connection, and was killed.
+    WithKilledWorker,
+    /// Lost, and nobody to blame.
+    Lost(&'static str),
+}
+
+/// Who died, and with what in hand.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    killed: Vec<(Instant, HashSet<u16>)>,
+    told_to_end: HashMap<u32, Instant>,
+}
+
+impl Ledger {
+    /// A worker is about to be killed that has accepted the connections of these clients.
+    pub fn kills(&mut self, worker: u32, accepted: HashSet<u16>) {
+        let now = Instant::now();
+        self.killed.push((now, accepted));
+        self.told_to_end.insert(worker, now);
+    }
+
+    /// A worker is about to be told to end, or has told so itself.
+    pub fn ends(&mut self, worker: u32) {
+        self.told_to_end.entry(worker).or_insert_with(Instant::now);
+    }
+
+    /// What became of a request.
+    pub fn fate(&self, asked: &Asked) -> Fate {
+        let [before @ .., last] = asked.attempts.as_slice() else { return Fate::Lost("not tried") };
+        let ended = |worker| self.told_to_end.get(&worker).is_some_and(|at| *at <= last.ended);
+        if let Some(attempt) = before.iter().find(|attempt| !attempt.worker.is_some_and(ended)) {
+            return attempt.failure.map_or(Fate::Served, lost);
+        }
+        match last.failure {
+            None if before.is_empty() => Fate::Served,
+            None => Fate::ServedAgain,
+            Some(_) if self.was_in_hand(last) => Fate::WithKilledWorker,
+            Some(kind) => lost(kind),
+        }
+    }
+
+    /// Whether a worker had accepted its connection when it was killed.
+    fn was_in_hand(&self, attempt: &Attempt) -> bool {
+        let Some(port) = attempt.port else { return false };
+        self.killed.iter().any(|(at, accepted)| {
+            (attempt.begun..=attempt.ended).contains(at) && accepted.contains(&port)
+        })
+    }
+
+    /// How many requests had which fate.
+    pub fn sum(&self, asked: &[Asked]) -> BTreeMap<Fate, usize> {
+        let mut sum = BTreeMap::new();
+        for asked in asked {
+            *sum.entry(self.fate(asked)).or_default() += 1;
+        }
+        sum
+    }
+}
+
+fn lost(kind: ErrorKind) -> Fate {
+    Fate::Lost(match kind {
+        ErrorKind::Refused => "refused",
+        ErrorKind::Reset => "reset",
+        ErrorKind::Closed => "closed without an answer",
+        ErrorKind::Timeout => "no answer in time",
+        ErrorKind::Strange => "a strange answer",
+        ErrorKind::Other => "otherwise",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const PORT: u16 = 40_000;
+    const WORKER: u32 = 7;
+
+    /// Of a connection that is open now.
+    fn attempt(worker: Option<u32>, failure: Option<ErrorKind>) -> Attempt {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        Attempt {
+            port: Some(PORT),
+            connected: true,
+            begun: now - second,
+            ended: now + second,
+            worker,
+            failure,
+        }
+    }
+
+    fn fate(ledger: &Ledger, attempts: &[Attempt]) -> Fate {
+        ledger.fate(&Asked { due: Instant::now(), attempts: attempts.to_vec() })
+    }
+
+    fn killed(ports: &[u16]) -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.kills(WORKER, ports.iter().copied().collect());
+        ledger
+    }
+
+    #[test]
+    fn only_what_a_killed_worker_had_accepted_may_be_lost() {
+        let reset = [attempt(None, Some(ErrorKind::Reset))];
+        assert_eq!(fate(&killed(&[PORT]), &reset), Fate::WithKilledWorker);
+        assert_eq!(fate(&killed(&[PORT + 1]), &reset), Fate::Lost("reset"));
+        assert_eq!(fate(&Ledger::default(), &reset), Fate::Lost("reset"));
+        let never = [Attempt { port: None, ..reset[0] }];
+        assert_eq!(fate(&killed(&[PORT]), &never), Fate::Lost("reset"));
+    }
+
+    #[test]
+    fn who_died_before_or_after_is_not_to_blame() {
+        let ledger = killed(&[PORT]);
+        let hour = Duration::from_secs(3600);
+        let reset = attempt(None, Some(ErrorKind::Reset));
+        let later = Attempt { begun: reset.begun + hour, ended: reset.ended + hour, ..reset };
+        assert_eq!(fate(&ledger, &[later]), Fate::Lost("reset"));
+        let Some(past) = reset.begun.checked_sub(Duration::from_secs(60)) else { return };
+        assert_eq!(
+            fate(&ledger, &[Attempt { begun: past, ended: past, ..reset }]),
+            Fate::Lost("reset")
+        );
+    }
+
+    #[test]
+    fn asking_again_is_for_those_whose_worker_ended() {
+        let closed = attempt(Some(WORKER), Some(ErrorKind::Closed));
+        let answered = attempt(Some(8), None);
+        let mut ledger = Ledger::default();
+        assert_eq!(fate(&ledger, &[closed, answered]), Fate::Lost("closed without an answer"));
+        ledger.ends(WORKER);
+        assert_eq!(fate(&ledger, &[closed, answered]), Fate::ServedAgain);
+        let reset = attempt(None, Some(ErrorKind::Reset));
+        assert_eq!(fate(&ledger, &[closed, reset]), Fate::Lost("reset"));
+    }
+
+    #[test]
+    fn what_was_answered_is_served() {
+        assert_eq!(fate(&killed(&[PORT]), &[attempt(Some(WORKER), None)]), Fate::Served);
+    }
+}
