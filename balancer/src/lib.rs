@@ -49,6 +49,7 @@ pub mod table;
 pub mod tracking;
 pub mod tuned;
 pub mod tuning;
+pub mod user;
 pub mod warmth;
 pub mod weight;
 pub mod work;

@@ -8,6 +8,13 @@ pub const NEEDED: [(CapabilitySet, &str, &str); 2] = [
     (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "load a program that steers sockets"),
 ];
 
+/// And to run workers as another user.
+const FOR_USERS: [(CapabilitySet, &str, &str); 3] = [
+    (CapabilitySet::SETUID, "CAP_SETUID", "run workers as another user"),
+    (CapabilitySet::SETGID, "CAP_SETGID", "run workers as another user"),
+    (CapabilitySet::SETPCAP, "CAP_SETPCAP", "run workers without any capability"),
+];
+
 /// Lacking a capability.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -38,7 +45,19 @@ pub fn has(capability: CapabilitySet) -> bool {
 /// # Errors
 /// Names the first capability that lacks.
 pub fn require() -> Result<(), Unprivileged> {
-    match NEEDED.into_iter().find(|(capability, ..)| !has(*capability)) {
+    require_all(&NEEDED)
+}
+
+/// Checks that processes can be started as another user.
+///
+/// # Errors
+/// Names the first capability that lacks.
+pub fn require_for_users() -> Result<(), Unprivileged> {
+    require_all(&FOR_USERS)
+}
+
+fn require_all(needed: &[(CapabilitySet, &'static str, &'static str)]) -> Result<(), Unprivileged> {
+    match needed.iter().find(|(capability, ..)| !has(*capability)) {
         None => Ok(()),
         Some((_, name, purpose)) => Err(Unprivileged { name, purpose }),
     }

@@ -38,8 +38,11 @@ use tokio::{
 };
 
 use crate::{
-    cli::ComparedArgs, exclusive::make_exclusive, process::inherited_listener,
-    steering::WorkerMaps, work::Work,
+    cli::{ComparedArgs, WorkerArgs},
+    exclusive::make_exclusive,
+    process::inherited_listener,
+    steering::WorkerMaps,
+    work::Work,
 };
 
 /// The response header with the slot of who answers.
@@ -63,8 +66,10 @@ struct Worker {
 /// returns.
 ///
 /// # Errors
-/// Where standard input is no listening socket, or the group's maps cannot be opened.
-pub fn run(slot: u32, directory: &Path, compared: ComparedArgs) -> Result<ExitCode> {
+/// Where standard input is no listening socket, the group's maps cannot be opened, or it may not become
+/// the user it shall be.
+pub fn run(args: &WorkerArgs, directory: &Path) -> Result<ExitCode> {
+    let (slot, compared) = (args.slot, args.compared);
     if compared.work.is_some() {
         end_with_the_agent().context("cannot ask to end with the agent")?;
     }
@@ -72,6 +77,9 @@ pub fn run(slot: u32, directory: &Path, compared: ComparedArgs) -> Result<ExitCo
     let _ = set_name(c"balancer");
     let listener = inherited_listener().context("cannot take over the listening socket")?;
     let maps = directory.exists().then(|| WorkerMaps::open(directory)).transpose()?;
+    if let Some(user) = &args.user {
+        user.become_it().with_context(|| format!("cannot become the user {}", user.name()))?;
+    }
     let worker = Arc::new(Worker {
         slot,
         pid: std::process::id(),

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use harness::running::try_until;
+
 use crate::{
     deck::Fault,
     ledger::Ledger,
@@ -125,13 +127,22 @@ impl<'a> Scene<'a> {
     /// story.
     fn kernel_and_back(&mut self) -> bool {
         self.finish_reload();
-        self.command("policy", &["kernel"]) && self.command("policy", &["hash"])
+        // It drains nobody, and some may have a reload that was cut short behind them.
+        let drained = || self.world.members("draining").is_empty();
+        try_until(drained)
+            && self.command("policy", &["kernel"])
+            && self.command("policy", &["hash"])
     }
 
-    /// Somebody who serves; nobody, where too few would be left.
-    fn victim(&self, chance: usize) -> Option<u32> {
-        let living = self.world.living();
-        (living.len() > 2).then(|| living[chance % living.len()])
+    /// Somebody who serves, of three at least: nobody could come after the last.
+    fn victim(&mut self, chance: usize) -> Option<u32> {
+        let mut living = Vec::new();
+        let enough = try_until(|| {
+            self.world.tend();
+            living = self.world.living();
+            living.len() > 2
+        });
+        enough.then(|| living[chance % living.len()])
     }
 
     fn weigh(&mut self, chance: usize) -> bool {

@@ -102,7 +102,8 @@ impl<'a> World<'a> {
         }
     }
 
-    fn members(&self, state: &str) -> Vec<u32> {
+    /// Members of the group in a state.
+    pub fn members(&self, state: &str) -> Vec<u32> {
         self.host.workers(Some(state))
     }
 
@@ -139,7 +140,7 @@ impl<'a> World<'a> {
         let new = fleet.add();
         if self.is_steered() {
             try_until(|| self.members("live").contains(&new));
-            self.balancer(&["drain", &old.to_string(), "--wait", "--timeout", "1s"]);
+            self.balancer(&["drain", &old.to_string(), "--wait", "--timeout", "300ms"]);
         }
         if let Some(fleet) = &mut self.fleet {
             fleet.dismiss(old);

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use clap::Args;
 
+use crate::user::User;
+
 /// Arguments of `worker`.
 #[derive(Debug, Args)]
 pub struct WorkerArgs {
@@ -14,6 +16,10 @@ pub struct WorkerArgs {
     /// The group's name
     #[arg(long)]
     pub group: String,
+
+    /// Whose it becomes
+    #[arg(long)]
+    pub user: Option<User>,
 
     /// How it behaves where it is compared
     #[command(flatten)]

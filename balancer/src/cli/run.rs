@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use clap::{Args, ValueEnum};
 
 use super::{GroupArgs, TuningArgs};
-use crate::{address::ListenAddress, patience::Patience, policy::Policy, weight::Weight};
+use crate::{
+    address::ListenAddress, patience::Patience, policy::Policy, user::User, weight::Weight,
+};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -18,6 +20,7 @@ Examples:
   balancer run --listen [::]:80 --workers 4             IPv4 and IPv6
   balancer run --listen 127.0.0.1:0 --quiet --name a    any free port, no output
   balancer run --workers 3 -- python3 server.py         any command, three times
+  balancer run --listen :80 --user www-data -- ./server a port that only root may open
   balancer run --self-bind --listen 0.0.0.0:80 -- ./server --port 80
 
 A command finds its socket as descriptor 3, as systemd would hand it over: LISTEN_FDS is 1, LISTEN_PID
@@ -49,6 +52,10 @@ pub struct RunArgs {
     /// Pin each worker to a CPU of its own, in turn where there are more workers than CPUs
     #[arg(long)]
     pub pin: bool,
+
+    /// Run workers as this user, without any of root's rights; their sockets are opened before
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<User>,
 
     /// The workers' weights, 1 to 1000 each, for the policies that go by weight
     #[arg(long, value_name = "W,…", value_delimiter = ',')]

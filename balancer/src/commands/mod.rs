@@ -57,7 +57,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
             return Ok(handover::exec(&args)?);
         }
         Verb::Worker(args) => {
-            return worker::run(args.slot, &store.directory(&args.group), args.compared);
+            return worker::run(&args, &store.directory(&args.group));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -108,6 +108,9 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
     let plan = Plan::from_args(&args)?;
     kernel::require(kernel::release())?;
     privilege::require()?;
+    if args.user.is_some() {
+        privilege::require_for_users()?;
+    }
     let tuning = args.tuning.tuning();
     if tuning.load == Load::Reported && (args.command.is_empty() || args.self_bind) {
         return Err(UsageError::new(
@@ -212,6 +215,7 @@ fn workers(args: &RunArgs, plan: &Plan, weights: Vec<Weight>) -> Vec<WorkerPlan>
         weight,
         job: plan.job.clone(),
         cpu,
+        user: args.user.clone(),
         ready_within,
         drain_within,
     };

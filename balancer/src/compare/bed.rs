@@ -106,6 +106,7 @@ impl Side {
                 weight: Weight::from_record(weight),
                 job: Job::BuiltIn(arguments.chain(work).collect()),
                 cpu: None,
+                user: None,
                 ready_within: PATIENCE,
                 drain_within: PATIENCE,
             }

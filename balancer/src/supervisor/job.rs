@@ -12,7 +12,7 @@ use super::{
     readiness::{Readiness, Sign},
     seats::Seat,
 };
-use crate::handover::Handover;
+use crate::{handover::Handover, user::User};
 
 /// What a worker runs.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub(super) struct Terms<'a> {
     pub binary: &'a Binary,
     /// Where a command binds that does so for itself.
     pub address: Option<SocketAddr>,
+    /// As whom it runs, if not as we do.
+    pub user: Option<&'a User>,
     /// How long it may take to get ready.
     pub within: Duration,
     /// How long it must live before it counts as ready, where nothing better is known.
@@ -80,6 +82,10 @@ impl Job {
                 process
                     .args(["worker", "--slot", &slot.to_string(), "--group", terms.group])
                     .args(arguments);
+                // It becomes that user itself, once it has what is root's.
+                if let Some(user) = terms.user {
+                    process.args(["--user", user.name()]);
+                }
                 let readiness = readiness(Sign::FirstLine, false, Duration::ZERO);
                 (Launch { process, stdin, readiness, notify: None, kept: Vec::new() }, false)
             }
@@ -100,6 +106,9 @@ impl Job {
                 (Launch { process, stdin, readiness, notify: None, kept: Vec::new() }, *notifies)
             }
         };
+        if let Some(user) = terms.user.filter(|_| self.is_foreign()) {
+            user.run(&mut launch.process);
+        }
         // Ours, where systemd started us, is not for workers.
         launch.process.env_remove("NOTIFY_SOCKET");
         if notifies {

@@ -182,6 +182,7 @@ impl Supervisor {
             bpffs: &self.bpffs,
             binary: &self.binary,
             address: self.seats.address().ok(),
+            user: plan.user.as_ref(),
             within: plan.ready_within,
             settle,
         };

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{backoff::Backoff, child::WorkerProcess, job::Job};
-use crate::weight::Weight;
+use crate::{user::User, weight::Weight};
 
 /// A command that ends within this time of its first start, and not by a signal, is taken for one
 /// that cannot work as it was called.
@@ -27,6 +27,8 @@ pub struct WorkerPlan {
     pub job: Job,
     /// The only CPU that it may use.
     pub cpu: Option<usize>,
+    /// As whom it runs, if not as its supervisor.
+    pub user: Option<User>,
     /// How long it may take to get ready.
     pub ready_within: Duration,
     /// How long it may take to finish its connections once it gets no new ones; and to end then.
