@@ -44,6 +44,8 @@ enum Check {
     Object,
     /// The whole test suite, on an object built just now
     Test,
+    /// Nothing is lost without a cause in a minute of faults
+    Chaos,
 }
 
 /// Runs the verb.
@@ -100,6 +102,7 @@ impl Check {
                 let object = fresh.take().map_or_else(|| ebpf::check(workspace), Ok)?;
                 command::run(cargo.args(["xtask", "test"]).env(ebpf::OVERRIDE, object))
             }
+            Self::Chaos => command::run(cargo.args(["xtask", "chaos", "--minutes", "1"])),
         }
     }
 }

@@ -130,7 +130,11 @@ impl Supervisor {
         let lacks = |&index: &usize| supervisor.workers[index].running.is_none();
         let lacking: Vec<usize> = (0..supervisor.workers.len()).filter(lacks).collect();
         let serve = supervisor.workers.len() - lacking.len();
-        let line = format!("taken over: {serve} workers go on, {} are started", lacking.len());
+        let started = match lacking.len() {
+            0 => String::new(),
+            count => format!(", {count} are missing and started"),
+        };
+        let line = format!("taken over: {serve} workers go on{started}");
         supervisor.notices.push_back(Notice::Line(line));
         for index in lacking {
             supervisor.schedule(index, Duration::ZERO);
