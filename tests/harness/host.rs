@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use balancer::sandbox;
+use balancer::{kernel::MINIMUM, sandbox};
 use rustix::{
     process::{Pid, Signal, geteuid, kill_process},
     thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities},
@@ -17,7 +17,7 @@ use rustix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::running::Running;
+use crate::{needs_kernel, running::Running};
 
 /// A test's own host. Threads and processes that the test starts are in it too.
 pub struct Host {
@@ -28,7 +28,11 @@ impl Host {
     /// Runs a test on a host of its own; hosts run side by side.
     pub fn with(test: impl FnOnce(&Host) + Send + 'static) {
         assert!(geteuid().is_root(), "this test needs root; `cargo xtask test` uses sudo");
-        let thread = thread::Builder::new().name("host".to_owned());
+        if !needs_kernel(MINIMUM.major, MINIMUM.minor) {
+            return;
+        }
+        let name = thread::current().name().unwrap_or_default().to_owned();
+        let thread = thread::Builder::new().name(name);
         let result = thread
             .spawn(|| {
                 let host = Self::new();

@@ -17,4 +17,10 @@ pub mod servers;
 pub mod sockets;
 pub mod tools;
 
-pub use self::{client::Answer, group::TestGroup, host::Host, running::Running, tools::there};
+pub use self::{
+    client::Answer,
+    group::TestGroup,
+    host::Host,
+    running::Running,
+    tools::{lacking, needs_kernel, there},
+};

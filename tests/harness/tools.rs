@@ -1,19 +1,46 @@
-//! Programs that some tests need and that not every machine has.
+//! What some tests need and not every machine has; and how a test says that it is skipped.
 
 use std::{
     env,
+    io::{self, Write as _},
     path::{Path, PathBuf},
+    thread,
 };
+
+use balancer::kernel::{self, Release};
+
+/// Whether the running kernel is of this release or newer. If not, the test that asks is skipped, and
+/// says so; if so, it shall fail where the kernel lacks something.
+pub fn needs_kernel(major: u32, minor: u32) -> bool {
+    let (needed, running) = (Release { major, minor }, kernel::release());
+    let enough = Release::parse(&running).expect("a release") >= needed;
+    if !enough {
+        skip(&format!("this needs Linux {needed}, and runs on {running}"));
+    }
+    enough
+}
 
 /// Whether there is such a program. Where CI is, there must be; elsewhere, the test that asks is
 /// skipped, and says so.
 pub fn there(program: &str) -> bool {
     let found = find(program).is_some();
     if !found {
-        assert!(env::var_os("CI").is_none(), "CI needs {program}");
-        eprintln!("SKIPPED: {program} is not installed");
+        lacking(program);
     }
     found
+}
+
+/// The test that says this is skipped for want of something; where CI is, it fails.
+pub fn lacking(what: &str) {
+    assert!(env::var_os("CI").is_none(), "CI needs {what}");
+    skip(&format!("there is no {what} here"));
+}
+
+/// On a line that `cargo xtask test` counts, and past libtest, which shows nothing of a test that
+/// passed.
+fn skip(why: &str) {
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let _ = io::stdout().write_all(format!("SKIPPED: {test}: {why}\n").as_bytes());
 }
 
 fn find(program: &str) -> Option<PathBuf> {

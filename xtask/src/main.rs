@@ -7,7 +7,9 @@ mod ci;
 mod command;
 mod compare;
 mod ebpf;
+mod kernel;
 mod run;
+mod tally;
 mod test;
 mod workspace;
 
