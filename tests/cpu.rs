@@ -11,6 +11,7 @@ use harness::{
     client::{by_slot, requests},
     running::send,
     servers::{Server, ask},
+    tools::skip,
 };
 use rustix::{
     process::{Pid, Signal},
@@ -85,8 +86,7 @@ fn where_nobody_is_pinned_all_take_turns_and_it_is_said_what_to_do() {
     Host::with(|host| {
         let cpus = machine::cpus().unwrap();
         if cpus.len() < 2 {
-            eprintln!("SKIPPED: with one CPU, everybody is pinned to it");
-            return;
+            return skip("with one CPU, everybody is pinned to it");
         }
         let running = host.run(&["--policy", "cpu", "--workers", "2"]);
         let counts = by_slot(&ask_from(cpus[0], running.address()));

@@ -15,8 +15,8 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 
-/// How long anything may take. Never reached unless something is broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take. Never reached unless something is broken, on an emulated CPU either.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A supervisor and its workers.
 pub struct Running {

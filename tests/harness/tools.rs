@@ -36,9 +36,9 @@ pub fn lacking(what: &str) {
     skip(&format!("there is no {what} here"));
 }
 
-/// On a line that `cargo xtask test` counts, and past libtest, which shows nothing of a test that
+/// Says that a test is skipped, on a line that `cargo xtask test` counts, and past libtest, which shows nothing of a test that
 /// passed.
-fn skip(why: &str) {
+pub fn skip(why: &str) {
     let test = thread::current().name().unwrap_or_default().to_owned();
     let _ = io::stdout().write_all(format!("SKIPPED: {test}: {why}\n").as_bytes());
 }

@@ -44,9 +44,14 @@ enum Check {
     Object,
     /// The whole test suite, on an object built just now
     Test,
+    /// What of it asks most of the kernel, on other kernels
+    Kernels,
     /// Nothing is lost without a cause in a minute of faults
     Chaos,
 }
+
+/// The kernels of Debian 12 and 13.
+const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 /// Runs the verb.
 pub fn ci(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -98,9 +103,13 @@ impl Check {
                 *fresh = Some(ebpf::check(workspace)?);
                 Ok(())
             }
-            Self::Test => {
+            Self::Test | Self::Kernels => {
                 let object = fresh.take().map_or_else(|| ebpf::check(workspace), Ok)?;
-                command::run(cargo.args(["xtask", "test"]).env(ebpf::OVERRIDE, object))
+                cargo.args(["xtask", "test"]).env(ebpf::OVERRIDE, fresh.insert(object));
+                if self == Self::Kernels {
+                    cargo.args(KERNELS.map(|series| format!("--kernel={series}")));
+                }
+                command::run(&mut cargo)
             }
             Self::Chaos => command::run(cargo.args(["xtask", "chaos", "--minutes", "1"])),
         }

@@ -6,6 +6,7 @@ mod image;
 mod initramfs;
 
 use std::{
+    env,
     ffi::OsString,
     fmt,
     panic::resume_unwind,
@@ -21,13 +22,17 @@ use serde_json::Value;
 use self::{boot::Outcome, image::Image};
 use crate::{command, ebpf, workspace::Workspace};
 
-/// The test binaries that are not run there, and why. All others are, new ones too.
-const LEFT_OUT: [(&str, &str); 5] = [
-    ("compare", "it measures, and emulated time measures nothing"),
-    ("examples", "it needs Go, nginx, gunicorn and nsd"),
-    ("generator", "it measures"),
-    ("object", "it reads the object, and needs no kernel"),
-    ("report", "it needs a browser, and no kernel"),
+/// The files of tests that are run where no file is named: those that ask most of the kernel.
+/// Others are about the command line and processes, or measure, or need Go, nginx or a browser.
+const SUITE: [&str; 6] = ["attach", "groups", "lifecycle", "load", "policies", "programs"];
+
+/// Tests in them that are left to this machine's kernel, unless they are asked for: thousands of
+/// connections, which take minutes of an emulated CPU.
+const TOO_LONG: [&str; 4] = [
+    "a_thousand_members_of_weights_1000_and_1",
+    "random_follows_the_weights",
+    "round_robin_stays_within_one_connection_with_eight_clients",
+    "servers_that_end_while_they_are_adopted",
 ];
 
 /// A kernel's series, such as 6.12.
@@ -56,8 +61,11 @@ impl fmt::Display for Series {
     }
 }
 
-/// Runs the suite, or what of it `args` selects, on each of the kernels; one line a kernel at the end.
+/// Runs the suite, or what of it `args` selects, on each kernel; at the end it prints a line for each.
 pub fn test(workspace: &Workspace, kernels: &[Series], args: &[OsString]) -> Result<()> {
+    if env::consts::ARCH != "x86_64" {
+        bail!("the kernels under qemu are for x86_64, and what this machine builds is not");
+    }
     let cache = workspace.target.join("kernels");
     let images: Vec<Image> =
         kernels.iter().map(|&series| image::find(&cache, series)).collect::<Result<_>>()?;
@@ -107,15 +115,13 @@ impl Suite {
         build.args(["test", "-p", "balancer-tests", "--no-run"]);
         command::announce(&build);
         let all = test_binaries(&mut build)?;
-        let left_out = |name: &str| LEFT_OUT.iter().any(|(other, _)| *other == name);
         let (names, args) = select(args, |name| all.iter().any(|(other, _)| other == name))?;
-        if let Some((name, why)) = LEFT_OUT.iter().find(|(name, _)| names.iter().any(|n| n == name))
-        {
-            bail!("{name} is not run on other kernels: {why}");
-        }
-        let chosen = |name: &String| names.is_empty() || names.contains(name);
-        let binaries =
-            all.into_iter().filter(|(name, _)| chosen(name) && !left_out(name)).collect();
+        let binary = |name: &String| all.iter().find(|(other, _)| other == name).cloned();
+        let binaries = names.iter().map(|name| {
+            binary(name)
+                .with_context(|| format!("{name}, which `SUITE` names, is no file of tests"))
+        });
+        let binaries = binaries.collect::<Result<_>>()?;
         Ok(Self {
             tests: workspace.root.join("tests"),
             balancer,
@@ -126,16 +132,23 @@ impl Suite {
     }
 }
 
-/// Of what was typed: which words name test binaries, and which are for these binaries.
+/// Which test binaries are run, and with which arguments, by what was typed.
 fn select(
-    args: &[OsString],
+    typed: &[OsString],
     is_binary: impl Fn(&str) -> bool,
 ) -> Result<(Vec<String>, Vec<String>)> {
-    let words: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
+    let words: Option<Vec<&str>> = typed.iter().map(|word| word.to_str()).collect();
     let words = words.context("an argument is no text")?;
     // What separates cargo's arguments from theirs separates nothing here.
     let words = words.into_iter().filter(|word| *word != "--").map(str::to_owned);
-    Ok(words.partition(|word| is_binary(word)))
+    let (mut names, mut args): (Vec<_>, Vec<_>) = words.partition(|word| is_binary(word));
+    if names.is_empty() && args.is_empty() {
+        args = TOO_LONG.iter().map(|test| format!("--skip={test}")).collect();
+    }
+    if names.is_empty() {
+        names = SUITE.map(str::to_owned).to_vec();
+    }
+    Ok((names, args))
 }
 
 /// Builds the integration tests, and returns where the binary of each is.
@@ -163,11 +176,25 @@ mod tests {
         }
     }
 
+    fn selected(typed: &[&str]) -> (Vec<String>, Vec<String>) {
+        let typed: Vec<OsString> = typed.iter().map(OsString::from).collect();
+        select(&typed, |name| name == "churn").unwrap()
+    }
+
     #[test]
-    fn the_names_of_test_binaries_are_told_from_their_arguments() {
-        let args = ["policies", "a_draining", "--", "--nocapture"].map(OsString::from);
-        let (names, rest) = select(&args, |name| name == "policies").unwrap();
-        assert_eq!(names, ["policies"]);
-        assert_eq!(rest, ["a_draining", "--nocapture"]);
+    fn a_file_of_tests_is_told_from_the_arguments_of_its_binary() {
+        let (names, args) = selected(&["churn", "two_hundred", "--", "--nocapture"]);
+        assert_eq!(
+            (names, args),
+            (vec!["churn".into()], vec!["two_hundred".into(), "--nocapture".into()])
+        );
+    }
+
+    #[test]
+    fn what_takes_too_long_is_left_out_until_it_is_asked_for() {
+        let (names, args) = selected(&[]);
+        assert_eq!((names.len(), args.len()), (SUITE.len(), TOO_LONG.len()));
+        let (names, args) = selected(&["a_thousand_members"]);
+        assert_eq!((names.len(), args), (SUITE.len(), vec!["a_thousand_members".to_owned()]));
     }
 }

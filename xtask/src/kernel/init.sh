@@ -2,7 +2,8 @@
 # The first process of a kernel under test: makes a machine of it, runs the suite, and turns it off.
 # What the tests print goes to the second serial port; the first is the kernel's.
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/root
+# Of two tests, one may wait while the other works.
+export PATH=/bin HOME=/root RUST_TEST_THREADS=2
 
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
