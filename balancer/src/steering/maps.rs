@@ -18,12 +18,12 @@ use balancer_ebpf::{
     LAYOUT_VERSION, MAX_SLOTS,
     control::Control,
     maps,
-    record::{AgentRecord, GroupRecord, LoadRecord, MemberRecords, Misses, SlotCounters},
+    record::{AgentRecord, GroupRecord, LoadRecord, Misses, SlotCounters},
     table::{SLOTS_PER_WORD, pack_slots},
 };
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use super::shared::SharedWords;
+use super::{records::Records, shared::SharedWords};
 use crate::{
     group::{ForeignRecord, Group},
     policy::Policy,
@@ -44,7 +44,7 @@ pub(super) struct Maps {
     control: ArrayMap<u64>,
     counters: PerCpuMap<SlotCounters>,
     misses: PerCpuMap<Misses>,
-    members: ArrayMap<MemberRecords>,
+    pub members: Records,
     accepted: ArrayMap<u64>,
     agent: ArrayMap<AgentRecord>,
     group: ArrayMap<GroupRecord>,
@@ -64,7 +64,7 @@ const COUNT: usize = offset_of!(LoadRecord, count);
 const SIGHTING: usize = offset_of!(LoadRecord, sighting);
 const WEIGHT: usize = offset_of!(LoadRecord, weight);
 
-fn pinned(directory: &Path, name: &str) -> Result<MapData> {
+pub(super) fn pinned(directory: &Path, name: &str) -> Result<MapData> {
     let path = directory.join(name);
     MapData::from_pin(&path)
         .with_context(|| format!("cannot open the pinned map {}", path.display()))
@@ -78,7 +78,7 @@ fn per_cpu<T: Pod>(directory: &Path, name: &str) -> Result<PerCpuMap<T>> {
     PerCpuArray::try_from(Map::PerCpuArray(pinned(directory, name)?)).with_context(|| unfit(name))
 }
 
-fn unfit(name: &str) -> String {
+pub(super) fn unfit(name: &str) -> String {
     format!("the pinned map {name} is not as this version of balancer makes it")
 }
 
@@ -97,7 +97,7 @@ impl Maps {
             control: array(directory, maps::CONTROL)?,
             counters: per_cpu(directory, maps::COUNTERS)?,
             misses: per_cpu(directory, maps::MISSES)?,
-            members: array(directory, maps::MEMBERS)?,
+            members: Records::open(directory)?,
             accepted: array(directory, maps::ACCEPTED)?,
             agent: array(directory, maps::AGENT)?,
             group,
@@ -151,14 +151,6 @@ impl Maps {
             }
             _ => Ok(()),
         }
-    }
-
-    pub fn members(&self) -> Result<MemberRecords> {
-        self.members.get(&0, 0).context("cannot read the members' records")
-    }
-
-    pub fn set_members(&mut self, records: &MemberRecords) -> Result<()> {
-        self.members.set(0, records, 0).context("cannot write the members' records")
     }
 
     pub fn tally(&self, slot: u32) -> Result<Tally> {

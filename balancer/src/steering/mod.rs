@@ -12,6 +12,7 @@ mod maps;
 mod object;
 mod offsets;
 mod publishing;
+mod records;
 mod shared;
 mod state;
 mod stats;
@@ -27,7 +28,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use balancer_ebpf::{
     load::{self, Source},
-    record::{MemberRecord, MemberRecords, SlotState},
+    record::{MemberRecord, SlotState},
 };
 use socket2::SockRef;
 
@@ -163,7 +164,7 @@ impl Steering {
 
     /// Every slot that was ever used, vacant ones included.
     fn all_slots(&self) -> Result<Vec<Member>> {
-        let records = (0..).zip(self.maps.members()?);
+        let records = (0..).zip(self.maps.members.read()?);
         Ok(records.filter(|(_, record)| record.cookie != 0).map(Member::from).collect())
     }
 
@@ -173,7 +174,7 @@ impl Steering {
     /// # Errors
     /// Where all slots are taken, or the kernel refuses the socket.
     pub fn seat(&mut self, socket: BorrowedFd<'_>, weight: Weight) -> Result<u32> {
-        let mut records = self.maps.members()?;
+        let mut records = self.maps.members.read()?;
         let slot = self.vacant_slot(&records)?;
         records[slot as usize] = MemberRecord {
             cookie: SockRef::from(&socket).cookie().context("cannot read a socket's cookie")?,
@@ -186,11 +187,11 @@ impl Steering {
         self.maps.clear_counters(slot)?;
         self.place_listener(socket, slot)?;
         self.maps.set_socket(slot, socket)?;
-        self.maps.set_members(&records)?;
+        self.maps.members.write(&records)?;
         Ok(slot)
     }
 
-    fn vacant_slot(&self, records: &MemberRecords) -> Result<u32> {
+    fn vacant_slot(&self, records: &[MemberRecord]) -> Result<u32> {
         let find = |wanted: fn(&MemberRecord) -> bool| {
             (0..).zip(records).find(|(_, record)| wanted(record)).map(|(slot, _)| slot)
         };
@@ -240,9 +241,9 @@ impl Steering {
     }
 
     fn change(&mut self, slot: u32, change: impl FnOnce(&mut MemberRecord)) -> Result<()> {
-        let mut records = self.maps.members()?;
+        let mut records = self.maps.members.read()?;
         change(&mut records[slot as usize]);
-        self.maps.set_members(&records)
+        self.maps.members.write(&records)
     }
 
     /// Takes a member out of its slot; takes effect with [`Steering::publish`]. Its socket leaves
@@ -317,7 +318,7 @@ impl Steering {
 }
 
 /// The lowest key that nobody present has: of whom it was before, a newcomer takes the place.
-fn free_key(records: &MemberRecords) -> u32 {
+fn free_key(records: &[MemberRecord]) -> u32 {
     let present = |record: &&MemberRecord| record.state != SlotState::Vacant as u8;
     let taken: HashSet<u32> = records.iter().filter(present).map(|record| record.key).collect();
     (0..).find(|key| !taken.contains(key)).unwrap_or_default()
