@@ -18,7 +18,9 @@ pub(super) fn offsets() -> Result<Offsets> {
     if let Some(offsets) = OFFSETS.get() {
         return Ok(*offsets);
     }
-    let btf = Btf::from_file(BTF).with_context(|| format!("cannot read the kernel's BTF {BTF}"))?;
+    let cannot = || format!("cannot read the kernel's BTF {BTF}");
+    // At once, not a system call a type.
+    let btf = Btf::from_bytes(&std::fs::read(BTF).with_context(cannot)?).with_context(cannot)?;
     let offsets = read(&btf).with_context(|| {
         format!(
             "the sockets of this kernel ({}) are not as this version of balancer knows them; use a \
