@@ -7,11 +7,12 @@ use std::{
     fs,
     net::TcpStream,
     os::fd::AsFd as _,
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
 };
 
 use balancer::{group::Protocol, policy::Policy};
+use balancer_ebpf::record::SlotState;
 use harness::{
     Host, TestGroup,
     client::{connect, receive, requests},
@@ -33,15 +34,14 @@ enum Waits {
 }
 
 impl Waits {
-    /// Accepts so many connections.
-    fn serve(self, listener: &Socket, count: usize) {
+    /// Accepts connections, and tells of each.
+    fn serve(self, listener: &Socket, accepted: &Sender<()>) {
         listener.set_nonblocking(!matches!(self, Self::Accept)).unwrap();
         let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         if let Self::Epoll(flags) = self {
             epoll::add(&set, listener, epoll::EventData::new_u64(0), flags).unwrap();
         }
-        let mut accepted = 0;
-        while accepted < count {
+        loop {
             match self {
                 Self::Accept => {}
                 Self::Poll => {
@@ -53,31 +53,37 @@ impl Waits {
                     epoll::wait(&set, rustix::buffer::spare_capacity(&mut events), None).unwrap();
                 }
             }
-            // One that may block takes one at a time.
-            let most = if matches!(self, Self::Accept) { 1 } else { count - accepted };
-            accepted += (0..most).map_while(|_| listener.accept().ok()).count();
+            while listener.accept().is_ok() {
+                let _ = accepted.send(());
+            }
         }
     }
 }
 
-/// A worker that says which thread it is, and when it has served all.
-fn worker(waits: Waits, listener: Socket, count: usize) -> (i32, Receiver<()>) {
+/// A worker: which thread it is, and what it accepts. It waits on until the process ends.
+fn worker(waits: Waits, listener: Socket) -> (u32, Receiver<()>) {
     let (thread_of, thread) = channel();
-    let (done, is_done) = channel();
+    let (sender, accepted) = channel();
     thread::spawn(move || {
-        thread_of.send(gettid().as_raw_nonzero().get()).unwrap();
-        waits.serve(&listener, count);
-        let _ = done.send(());
+        thread_of.send(gettid().as_raw_nonzero().get().unsigned_abs()).unwrap();
+        waits.serve(&listener, &sender);
     });
-    (thread.recv().unwrap(), is_done)
+    (thread.recv().unwrap(), accepted)
 }
 
-/// Waits until a thread or process sleeps.
-fn wait_until_asleep(task: i32) {
+/// Waits until a thread or process sleeps; how often it has gone to sleep.
+fn naps(task: u32) -> u64 {
+    let mut naps = 0;
     wait_until("a worker sleeps", || {
-        let stat = fs::read_to_string(format!("/proc/{task}/stat")).unwrap();
-        stat.rsplit_once(") ").unwrap().1.starts_with('S')
+        let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap();
+        let field = |name| {
+            let rest = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            rest.trim().to_owned()
+        };
+        naps = field("voluntary_ctxt_switches:").parse().unwrap();
+        field("State:").starts_with('S')
     });
+    naps
 }
 
 #[test]
@@ -88,21 +94,30 @@ fn a_worker_that_waits_takes_what_migrates_to_it_however_it_waits() {
         Host::with(move |host| {
             let mut group = TestGroup::new(host, Protocol::Tcp, Policy::RoundRobin, &[1, 1]);
             // All to slot 1, which accepts nothing.
-            let all = |group: &mut TestGroup, state| {
+            let mut pass = |state| {
                 group.steering.set_state(0, state).unwrap();
                 group.steering.publish().unwrap();
             };
-            all(&mut group, balancer_ebpf::record::SlotState::Draining);
-            let _clients = group.connect(10);
-            all(&mut group, balancer_ebpf::record::SlotState::Live);
+            pass(SlotState::Draining);
+            let clients: Vec<_> =
+                (0..10).map(|_| TcpStream::connect(group.address).unwrap()).collect();
+            pass(SlotState::Live);
             assert_eq!(group.selected(), [0, 10]);
 
-            let listener = group.sockets[0].take().unwrap();
-            let (thread, is_done) = worker(waits, listener, 10);
-            wait_until_asleep(thread);
+            let (thread, accepted) = worker(waits, group.sockets[0].take().unwrap());
+            naps(thread);
             group.sockets[1] = None;
-            let woken = is_done.recv_timeout(PATIENCE / 4);
-            assert!(woken.is_ok(), "{waits:?}: it sleeps, though connections wait");
+            // Many a kernel wakes it by itself. What is more is balancer's doing.
+            let before = naps(thread);
+            group.steering.set_state(1, SlotState::Vacant).unwrap();
+            wait_until("it has been woken", || naps(thread) > before);
+            for number in 0..clients.len() {
+                let one = accepted.recv_timeout(PATIENCE);
+                assert!(one.is_ok(), "{waits:?}: it sleeps after {number} of them");
+            }
+            // Nor did it end the socket.
+            let _more = TcpStream::connect(group.address).unwrap();
+            accepted.recv_timeout(PATIENCE).unwrap();
         });
     }
 }
@@ -119,7 +134,7 @@ fn requests_queued_at_a_killed_worker_are_answered_with_no_connection_after_them
         // By turns, half of them are the other's: it answers them, and then has nothing to do.
         wait_until("half are answered", || clients.iter().filter(|c| is_answered(c)).count() == 10);
         clients.retain(|client| !is_answered(client));
-        wait_until_asleep(i32::try_from(*heir).unwrap());
+        naps(*heir);
         let process = watch(*victim);
         send(*victim, Signal::KILL);
         wait_until_gone(&process, "a worker");

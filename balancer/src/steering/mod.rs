@@ -18,6 +18,7 @@ mod state;
 mod stats;
 mod store;
 mod tracker;
+mod waking;
 
 use std::{
     collections::HashSet,
@@ -237,7 +238,9 @@ impl Steering {
                 record.since = now;
             }
             record.state = state as u8;
-        })
+        })?;
+        // What was in its queue is in those of others.
+        if state == SlotState::Vacant { self.wake_heirs() } else { Ok(()) }
     }
 
     fn change(&mut self, slot: u32, change: impl FnOnce(&mut MemberRecord)) -> Result<()> {
