@@ -5,6 +5,11 @@ use std::fmt;
 /// Migration out of a closing listener, `migrating_sk` and `sk_reuseport/migrate` came with it.
 pub const MINIMUM: Release = Release { major: 5, minor: 14 };
 
+/// Before it, the kernel follows a program of somebody without CAP_PERFMON also into branches that it
+/// will never take but the CPU might begin to (Spectre v1), and refuses what it finds there. Since, it
+/// puts a barrier before them ("bpf: Fall back to nospec for Spectre v1").
+pub const BARRIERS: Release = Release { major: 6, minor: 17 };
+
 /// A kernel release, as far as features go by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release {
@@ -51,6 +56,11 @@ pub fn require(release: String) -> Result<(), TooOld> {
     }
 }
 
+/// Whether a kernel of this release takes our programs only from who has CAP_PERFMON.
+pub fn wants_perfmon(release: &str) -> bool {
+    Release::parse(release).is_none_or(|version| version < BARRIERS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +75,11 @@ mod tests {
                 && release("10.0") > MINIMUM
         );
         assert_eq!(Release::parse(""), None);
+    }
+
+    #[test]
+    fn a_kernel_without_barriers_wants_perfmon() {
+        assert!(wants_perfmon("6.12.117+deb12-cloud-amd64") && !wants_perfmon("6.17.0"));
     }
 
     #[test]

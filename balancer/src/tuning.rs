@@ -1,5 +1,5 @@
 //! What a group's steering is told besides its policy, and what it takes of the kernel. Pure, but for
-//! [`Requirement::check`].
+//! [`check`] and [`Requirement::check`].
 
 use std::{fmt, path::Path, str::FromStr, time::Duration};
 
@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
-use crate::{group::Protocol, patience::Patience, policy::Policy, privilege};
+use crate::{group::Protocol, kernel, patience::Patience, policy::Policy, privilege};
 
 /// What counts as a worker's load, for the policies that compare loads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -103,6 +103,13 @@ pub enum Unmet {
          a policy that does without, such as round-robin"
     )]
     Capability(String),
+    /// Lacking the right, on a kernel where whatever steers needs it.
+    #[error(
+        "Linux {0} takes programs that steer from those with CAP_PERFMON only (from {barriers} on, \
+         load-aware policies alone need it); run this as root",
+        barriers = kernel::BARRIERS
+    )]
+    Speculation(String),
     /// Lacking BTF.
     #[error(
         "{0} needs a kernel with BTF, to look into its sockets (CONFIG_DEBUG_INFO_BTF; {1} is \
@@ -158,6 +165,11 @@ impl Requirement {
 pub fn check(policy: Policy, tuning: Tuning, protocol: Protocol) -> Result<(), Unmet> {
     if protocol == Protocol::Udp && policy.source(tuning.load) == Source::Connections {
         return Err(Unmet::Connectionless(format!("the policy {}", policy.name())));
+    }
+    let release = kernel::release();
+    if policy.steers() && kernel::wants_perfmon(&release) && !privilege::has(CapabilitySet::PERFMON)
+    {
+        return Err(Unmet::Speculation(release));
     }
     Requirement::of(policy, tuning).map_or(Ok(()), Requirement::check)
 }

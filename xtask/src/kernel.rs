@@ -2,6 +2,7 @@
 //! booted by qemu's software emulation, with the test binaries in an initramfs.
 
 mod boot;
+mod chosen;
 mod image;
 mod initramfs;
 
@@ -19,21 +20,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use self::{boot::Outcome, image::Image};
+use self::{boot::Outcome, chosen::CHOSEN, image::Image};
 use crate::{command, ebpf, workspace::Workspace};
-
-/// The files of tests that are run where no file is named: those that ask most of the kernel.
-/// Others are about the command line and processes, or measure, or need Go, nginx or a browser.
-const SUITE: [&str; 6] = ["attach", "groups", "lifecycle", "load", "policies", "programs"];
-
-/// Tests in them that are left to this machine's kernel, unless they are asked for: thousands of
-/// connections, which take minutes of an emulated CPU.
-const TOO_LONG: [&str; 4] = [
-    "a_thousand_members_of_weights_1000_and_1",
-    "random_follows_the_weights",
-    "round_robin_stays_within_one_connection_with_eight_clients",
-    "servers_that_end_while_they_are_adopted",
-];
 
 /// A kernel's series, such as 6.12.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,9 +86,13 @@ struct Suite {
     balancer: PathBuf,
     /// An object to load instead of the one inside balancer.
     object: Option<PathBuf>,
-    /// The test binaries, by name.
-    binaries: Vec<(String, PathBuf)>,
-    /// Their arguments.
+    binaries: Vec<TestBinary>,
+}
+
+/// A test binary, and what it is called with.
+struct TestBinary {
+    name: String,
+    path: PathBuf,
     args: Vec<String>,
 }
 
@@ -115,40 +107,57 @@ impl Suite {
         build.args(["test", "-p", "balancer-tests", "--no-run"]);
         command::announce(&build);
         let all = test_binaries(&mut build)?;
-        let (names, args) = select(args, |name| all.iter().any(|(other, _)| other == name))?;
-        let binary = |name: &String| all.iter().find(|(other, _)| other == name).cloned();
-        let binaries = names.iter().map(|name| {
-            binary(name)
-                .with_context(|| format!("{name}, which `SUITE` names, is no file of tests"))
+        let selected = select(args, |name| all.iter().any(|(other, _)| other == name))?;
+        let binaries = selected.into_iter().map(|(name, args)| {
+            let (_, path) = all.iter().find(|(other, _)| *other == name).with_context(|| {
+                format!("{name}, which kernel/chosen.rs names, is no file of tests")
+            })?;
+            Ok(TestBinary { name, path: path.clone(), args })
         });
-        let binaries = binaries.collect::<Result<_>>()?;
+        let binaries = binaries.collect::<Result<Vec<_>>>()?;
+        if args.is_empty() {
+            binaries.iter().try_for_each(TestBinary::has_all)?;
+        }
         Ok(Self {
             tests: workspace.root.join("tests"),
             balancer,
             object: ebpf::overridden()?,
             binaries,
-            args,
         })
     }
 }
 
-/// Which test binaries are run, and with which arguments, by what was typed.
+impl TestBinary {
+    /// Checks that there is a test of each name that was chosen: libtest runs none, and is content.
+    fn has_all(&self) -> Result<()> {
+        let tests = command::capture(Command::new(&self.path).arg("--list"))?;
+        match self.args.iter().find(|name| !tests.contains(*name)) {
+            None => Ok(()),
+            Some(name) => {
+                bail!("{name}, which kernel/chosen.rs names, is no test of {}", self.name)
+            }
+        }
+    }
+}
+
+/// Which test binaries are run, and each with which arguments, by what was typed.
 fn select(
     typed: &[OsString],
     is_binary: impl Fn(&str) -> bool,
-) -> Result<(Vec<String>, Vec<String>)> {
+) -> Result<Vec<(String, Vec<String>)>> {
+    if typed.is_empty() {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        return Ok(CHOSEN.iter().map(|&(name, tests)| (name.to_owned(), owned(tests))).collect());
+    }
     let words: Option<Vec<&str>> = typed.iter().map(|word| word.to_str()).collect();
     let words = words.context("an argument is no text")?;
     // What separates cargo's arguments from theirs separates nothing here.
     let words = words.into_iter().filter(|word| *word != "--").map(str::to_owned);
-    let (mut names, mut args): (Vec<_>, Vec<_>) = words.partition(|word| is_binary(word));
-    if names.is_empty() && args.is_empty() {
-        args = TOO_LONG.iter().map(|test| format!("--skip={test}")).collect();
-    }
+    let (mut names, args): (Vec<_>, Vec<_>) = words.partition(|word| is_binary(word));
     if names.is_empty() {
-        names = SUITE.map(str::to_owned).to_vec();
+        names = CHOSEN.iter().map(|&(name, _)| name.to_owned()).collect();
     }
-    Ok((names, args))
+    Ok(names.into_iter().map(|name| (name, args.clone())).collect())
 }
 
 /// Builds the integration tests, and returns where the binary of each is.
@@ -176,25 +185,27 @@ mod tests {
         }
     }
 
-    fn selected(typed: &[&str]) -> (Vec<String>, Vec<String>) {
+    fn selected(typed: &[&str]) -> Vec<(String, Vec<String>)> {
         let typed: Vec<OsString> = typed.iter().map(OsString::from).collect();
         select(&typed, |name| name == "churn").unwrap()
     }
 
     #[test]
     fn a_file_of_tests_is_told_from_the_arguments_of_its_binary() {
-        let (names, args) = selected(&["churn", "two_hundred", "--", "--nocapture"]);
+        let selected = selected(&["churn", "two_hundred", "--", "--nocapture"]);
         assert_eq!(
-            (names, args),
-            (vec!["churn".into()], vec!["two_hundred".into(), "--nocapture".into()])
+            selected,
+            [("churn".to_owned(), vec!["two_hundred".to_owned(), "--nocapture".to_owned()])]
         );
     }
 
     #[test]
-    fn what_takes_too_long_is_left_out_until_it_is_asked_for() {
-        let (names, args) = selected(&[]);
-        assert_eq!((names.len(), args.len()), (SUITE.len(), TOO_LONG.len()));
-        let (names, args) = selected(&["a_thousand_members"]);
-        assert_eq!((names.len(), args), (SUITE.len(), vec!["a_thousand_members".to_owned()]));
+    fn what_was_chosen_is_run_until_something_is_asked_for() {
+        let all = selected(&[]);
+        assert_eq!(all.len(), CHOSEN.len());
+        assert!(all.iter().zip(CHOSEN).all(|((_, args), (_, tests))| args == tests));
+        let some = selected(&["a_thousand_members"]);
+        assert_eq!(some.len(), CHOSEN.len());
+        assert!(some.iter().all(|(_, args)| *args == ["a_thousand_members"]));
     }
 }

@@ -50,7 +50,8 @@ fn findings(bpffs: &Path) -> Vec<(&'static str, Finding)> {
     for (capability, name, purpose) in privilege::NEEDED {
         findings.push((name, held(capability, purpose)));
     }
-    findings.push(("CAP_PERFMON", perfmon(privilege::has(CapabilitySet::PERFMON))));
+    findings
+        .push(("CAP_PERFMON", perfmon(&kernel::release(), privilege::has(CapabilitySet::PERFMON))));
     findings
 }
 
@@ -116,9 +117,14 @@ fn held(capability: CapabilitySet, purpose: &str) -> Finding {
     }
 }
 
-fn perfmon(held: bool) -> Finding {
+fn perfmon(release: &str, held: bool) -> Finding {
     if held {
         Fine("held, for load-aware policies, and for `attach` to be told of new servers".to_owned())
+    } else if kernel::wants_perfmon(release) {
+        Missing {
+            what: format!("not held, which every policy needs before Linux {}", kernel::BARRIERS),
+            mend: "sudo balancer …".to_owned(),
+        }
     } else {
         Optional {
             what:
@@ -145,6 +151,13 @@ mod tests {
     }
 
     #[test]
+    fn perfmon_is_needed_where_the_kernel_has_no_barriers() {
+        assert!(matches!(perfmon("6.12.0", false), Missing { .. }));
+        assert!(matches!(perfmon("6.17.0", false), Optional { .. }));
+        assert!(matches!(perfmon("6.12.0", true), Fine(_)));
+    }
+
+    #[test]
     fn a_jit_that_is_off_limits_but_does_not_prevent() {
         assert!(matches!(jit("0"), Optional { .. }));
         assert!(matches!(jit("1"), Fine(_)));
@@ -153,7 +166,12 @@ mod tests {
 
     #[test]
     fn every_lack_names_a_command_that_mends_it() {
-        for finding in [btf(false), perfmon(false), bpffs_mounted(Path::new("/nowhere"))] {
+        for finding in [
+            btf(false),
+            perfmon("6.17.0", false),
+            perfmon("6.12.0", false),
+            bpffs_mounted(Path::new("/nowhere")),
+        ] {
             match finding {
                 Missing { mend, .. } | Optional { mend, .. } => assert!(!mend.is_empty()),
                 Fine(seen) => panic!("{seen}"),

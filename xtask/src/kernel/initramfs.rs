@@ -46,8 +46,8 @@ pub fn make(cache: &Path, suite: &Suite, images: &[Image]) -> Result<PathBuf> {
     if on_path("python3").is_some() {
         stage.python()?;
     }
-    for (name, path) in &suite.binaries {
-        stage.program(path, &format!("/tests/{name}"))?;
+    for binary in &suite.binaries {
+        stage.program(&binary.path, &format!("/tests/{}", binary.name))?;
     }
     stage.program(&suite.balancer, "/bin/balancer")?;
     stage.tree(&suite.tests.join("servers"), &|path| path.is_file())?;
@@ -73,8 +73,11 @@ fn script(suite: &Suite) -> String {
     if env::var_os("CI").is_some() {
         lines.push("export CI=1".to_owned());
     }
-    let args: String = suite.args.iter().map(|arg| format!(" {}", quoted(arg.as_ref()))).collect();
-    lines.extend(suite.binaries.iter().map(|(name, _)| format!("run {name}{args}")));
+    lines.extend(suite.binaries.iter().map(|binary| {
+        let args: String =
+            binary.args.iter().map(|arg| format!(" {}", quoted(arg.as_ref()))).collect();
+        format!("run {}{args}", binary.name)
+    }));
     lines.join("\n") + "\n"
 }
 
