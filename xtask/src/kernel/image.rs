@@ -102,7 +102,9 @@ fn fetch(package: &str, root: &Path) -> Result<()> {
     command::run(
         Command::new("apt-get")
             // Its user for downloads may not write here.
-            .args(["-o", "APT::Sandbox::User=root", "download", package])
+            .args(["-o", "APT::Sandbox::User=root"])
+            .args(["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30"])
+            .args(["download", package])
             .current_dir(&part),
     )?;
     let archive = fs::read_dir(&part)?.flatten().next().context("apt-get downloaded nothing")?;
