@@ -14,7 +14,7 @@ pub const CHOSEN: &[(&str, &[&str])] = &[
             "udp_servers_come_and_go",
         ],
     ),
-    ("control", &["a_policy_switch", "a_weight_takes_effect", "switching_to_the_kernels_hash"]),
+    ("control", &["a_policy_switch", "a_weight_takes_effect"]),
     ("drain", &["no_policy_lets_a_drained_member", "waiting_lasts", "what_a_dying_worker"]),
     ("groups", &["a_socket_is_listed", "of_several_processes"]),
     (
@@ -57,7 +57,9 @@ pub const CHOSEN: &[(&str, &[&str])] = &[
             "what_no_slot_can_take",
         ],
     ),
+    ("reload", &["a_predecessor_finishes", "what_waits_in_the_queue_of_a_predecessor"]),
     ("slow-start", &["without_the_option"]),
     ("sticky", &["when_a_worker_dies", "a_connection_that_migrates"]),
+    ("takeover", &["workers_that_died_meanwhile", "an_attached_group"]),
     ("waking", &[]),
 ];
