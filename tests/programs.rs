@@ -350,3 +350,21 @@ fn a_map_of_a_strangers_making_is_refused() {
         drop(group);
     });
 }
+
+#[test]
+fn the_records_of_all_members_take_little_of_a_threads_stack() {
+    Host::with(|host| {
+        let mut group = TestGroup::new(host, Protocol::Tcp, Policy::RoundRobin, &[1, 1]);
+        std::thread::scope(|scope| {
+            // A quarter of what a thread has. Overflowing it ends the process.
+            let small = std::thread::Builder::new().stack_size(512 << 10);
+            let change = || {
+                group.steering.set_state(1, SlotState::Draining).unwrap();
+                group.steering.publish().unwrap();
+            };
+            small.spawn_scoped(scope, change).unwrap();
+        });
+        drop(group.connect(3));
+        assert_eq!(group.selected(), [3, 0]);
+    });
+}
