@@ -18,6 +18,7 @@ mod state;
 mod stats;
 mod store;
 mod tracker;
+mod trust;
 mod waking;
 
 use std::{
@@ -118,9 +119,9 @@ impl Steering {
     /// Opens a pinned group.
     ///
     /// # Errors
-    /// Where there is none of that name, or its pins are not ours to use.
+    /// Where there is none of that name, or its pins are not root's alone.
     pub fn open(store: &Store, name: &str) -> Result<Self> {
-        Self::open_directory(name, store.directory(name))
+        Self::open_directory(name, store.pins_of(name)?)
     }
 
     fn open_directory(name: &str, directory: PathBuf) -> Result<Self> {

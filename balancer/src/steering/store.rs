@@ -14,6 +14,7 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
+use super::trust;
 use crate::{privilege::sudo_line, process::Identity};
 
 /// Where bpffs is by convention, and where root mounts it when it lacks.
@@ -55,6 +56,7 @@ impl Store {
             tracing::info!("mounted bpffs at {}", bpffs.display());
         }
         let store = Self::at(bpffs);
+        store.check()?;
         store.sweep();
         Ok(store)
     }
@@ -67,15 +69,40 @@ impl Store {
     /// The names of all groups, sorted.
     ///
     /// # Errors
-    /// Where the store exists but cannot be read, for lack of privilege most likely.
+    /// Where the store exists but cannot be read, for lack of privilege most likely, or any group in
+    /// it is not [ours](Self::pins_of).
     pub fn names(&self) -> Result<Vec<String>> {
         let mut names = self.entries().with_context(|| {
             let root = self.root.display();
             format!("cannot list the groups under {root}; try: {}", sudo_line())
         })?;
         names.retain(|name| !name.starts_with(UNFINISHED));
+        self.check()?;
+        names.iter().try_for_each(|name| trust::check_all(&self.directory(name)))?;
         names.sort();
         Ok(names)
+    }
+
+    /// Where the group of this name is pinned, if only root can have made and can change what is
+    /// there.
+    ///
+    /// # Errors
+    /// Names what is somebody else's, open to others, or a symbolic link.
+    pub(super) fn pins_of(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.directory(name);
+        self.check()?;
+        trust::check_all(&directory)?;
+        Ok(directory)
+    }
+
+    /// Whether the store itself is ours to use, as [`Store::pins_of`] a group's pins.
+    fn check(&self) -> Result<()> {
+        if trust::check(&self.root)?.is_some()
+            && let Some(bpffs) = self.root.parent()
+        {
+            trust::check_bpffs(bpffs)?;
+        }
+        Ok(())
     }
 
     fn entries(&self) -> io::Result<Vec<String>> {
@@ -88,13 +115,12 @@ impl Store {
 
     /// An empty directory to pin into, out of everybody's sight until [`Store::publish`].
     pub(super) fn begin(&self) -> Result<PathBuf> {
+        make_directory(&self.root)?;
+        // Not before: somebody else might have made it meanwhile.
+        self.check()?;
         let directory = self.unfinished();
         remove_directory(&directory)?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+        make_directory(&directory)?;
         Ok(directory)
     }
 
@@ -128,6 +154,7 @@ impl Store {
     /// # Errors
     /// Where a pin cannot be removed.
     pub fn remove(&self, name: &str) -> Result<()> {
+        self.check()?;
         // Out of everybody's sight in one step: who is killed on the way leaves no half of a group.
         let leaving = self.unfinished();
         remove_directory(&leaving)?;
@@ -174,6 +201,16 @@ pub(super) fn lock(directory: &Path, inode: u64) -> Result<Option<Lock>> {
 pub(super) fn inode(directory: &Path) -> Result<u64> {
     let metadata = fs::metadata(directory);
     Ok(metadata.with_context(|| format!("cannot stat {}", directory.display()))?.ino())
+}
+
+/// Makes a directory that is its owner's alone, if there is none.
+fn make_directory(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("cannot make the directory {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn remove_directory(path: &Path) -> Result<()> {
