@@ -201,6 +201,8 @@ pub enum Change {
     Opened,
     /// The worker, or the network, is through with a connection that was counted.
     Ended,
+    /// A connection that is not counted, or no longer, is gone for good.
+    Gone,
     /// A listener ends; what waits in its queue may migrate.
     ListenerEnds,
 }
@@ -221,6 +223,7 @@ pub const fn change(old: i32, new: i32, counted: bool) -> Change {
         (_, TCP_ESTABLISHED) if !counted => Change::Opened,
         (_, TCP_ESTABLISHED | TCP_CLOSE_WAIT) => Change::None,
         _ if counted => Change::Ended,
+        (_, TCP_CLOSE) => Change::Gone,
         _ => Change::None,
     }
 }
@@ -345,8 +348,8 @@ mod tests {
             (TCP_ESTABLISHED, FIN_WAIT1, true, Change::Ended),
             (TCP_CLOSE_WAIT, LAST_ACK, true, Change::Ended),
             (TCP_ESTABLISHED, TCP_CLOSE, true, Change::Ended),
-            (LAST_ACK, TCP_CLOSE, false, Change::None),
-            (SYN_RECV, TCP_CLOSE, false, Change::None),
+            (LAST_ACK, TCP_CLOSE, false, Change::Gone),
+            (SYN_RECV, TCP_CLOSE, false, Change::Gone),
             (TCP_LISTEN, TCP_CLOSE, false, Change::ListenerEnds),
             (TCP_CLOSE, TCP_LISTEN, false, Change::None),
         ] {

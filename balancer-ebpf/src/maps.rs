@@ -249,11 +249,17 @@ pub fn set_moved(connection: u64, slot: u32) {
     let _ = MOVED.insert(connection, slot, 0);
 }
 
-/// Where a connection belongs that migrated, and that it is gone.
+/// Where a connection belongs that migrated.
+#[inline(always)]
+pub fn moved(connection: u64) -> Option<u32> {
+    // SAFETY: as in `closing`.
+    unsafe { MOVED.get(connection) }.copied()
+}
+
+/// As [`moved`], of one that is gone now.
 #[inline(always)]
 pub fn take_moved(connection: u64) -> Option<u32> {
-    // SAFETY: as in `closing`.
-    let slot = unsafe { MOVED.get(connection) }.copied()?;
+    let slot = moved(connection)?;
     let _ = MOVED.remove(connection);
     Some(slot)
 }

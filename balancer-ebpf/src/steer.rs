@@ -32,7 +32,8 @@ pub fn at(live: Control, position: u32) -> Option<Draw> {
 /// for an unlucky draw.
 #[inline(always)]
 pub fn steer(ctx: &SkReuseportContext, draw: impl Fn(Control, u32, u32) -> Option<Draw>) -> u32 {
-    if segment::is_straggler(ctx) {
+    // What migrates may end with the same segment that completes its handshake.
+    if ctx.migrating_sk().is_none() && segment::is_straggler(ctx) {
         return SK_PASS;
     }
     match choose(ctx, draw) {

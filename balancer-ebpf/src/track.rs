@@ -27,15 +27,28 @@ pub fn track(ctx: &BtfTracePointContext) {
         Change::None => {}
         Change::Opened => {
             place.counted = 1;
-            count(place.slot, load::OPEN.wrapping_sub(load::PENDING));
+            let slot = if is_dead(place.slot) { maps::moved(address) } else { None };
+            count(slot.unwrap_or(place.slot), load::OPEN.wrapping_sub(load::PENDING));
         }
         Change::Ended => {
             place.counted = 0;
             let slot = maps::take_moved(address).unwrap_or(place.slot);
             count(slot, load::OPEN.wrapping_neg());
         }
+        Change::Gone => {
+            if is_dead(place.slot) {
+                maps::take_moved(address);
+            }
+        }
         Change::ListenerEnds => maps::set_closing(address, place.slot),
     }
+}
+
+/// Whether connections of a slot may have moved before they were open. Nearly never, so nearly nobody
+/// pays for the look where to.
+#[inline(always)]
+fn is_dead(slot: u32) -> bool {
+    maps::load(slot).is_some_and(|record| record.weight == 0)
 }
 
 #[inline(always)]
