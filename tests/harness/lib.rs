@@ -22,5 +22,5 @@ pub use self::{
     group::TestGroup,
     host::Host,
     running::Running,
-    tools::{lacking, needs_kernel, there},
+    tools::{lacking, needs_kernel, nft, there},
 };

@@ -4,6 +4,7 @@ use std::{
     env,
     io::{self, Write as _},
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
@@ -36,11 +37,16 @@ pub fn lacking(what: &str) {
     skip(&format!("there is no {what} here"));
 }
 
-/// Says that a test is skipped, on a line that `cargo xtask test` counts, and past libtest, which shows nothing of a test that
-/// passed.
+/// Says that a test is skipped, on a line that `cargo xtask test` counts, and past libtest, which
+/// shows nothing of a test that passed.
 pub fn skip(why: &str) {
     let test = thread::current().name().unwrap_or_default().to_owned();
     let _ = io::stdout().write_all(format!("SKIPPED: {test}: {why}\n").as_bytes());
+}
+
+/// Changes the rules for packets in this network namespace.
+pub fn nft(rule: &str) {
+    assert!(Command::new("nft").arg(rule).status().unwrap().success(), "{rule}");
 }
 
 fn find(program: &str) -> Option<PathBuf> {

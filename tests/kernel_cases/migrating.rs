@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
-    process::Command,
     time::Duration,
 };
 
@@ -12,7 +11,7 @@ use aya::maps::{HashMap, Map, MapData};
 use balancer::{group::Protocol, policy::Policy, tuning::Tuning};
 use balancer_ebpf::{maps::MOVED, record::SlotState};
 use harness::{
-    Host, TestGroup,
+    Host, TestGroup, nft,
     running::{PATIENCE, wait_until},
     sockets::tcp,
     there,
@@ -202,10 +201,6 @@ fn hold_acks(listener: SocketAddr) {
 
 fn let_through() {
     nft("delete table inet hold");
-}
-
-fn nft(rule: &str) {
-    assert!(Command::new("nft").arg(rule).status().unwrap().success(), "{rule}");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
-    process::Command,
     thread,
 };
 
@@ -12,7 +11,7 @@ use balancer::{
     tuning::{Load, Tuning},
 };
 use balancer_ebpf::record::SlotState;
-use harness::{Host, TestGroup, running::wait_until, sockets::send_segment, there};
+use harness::{Host, TestGroup, nft, running::wait_until, sockets::send_segment, there};
 use socket2::{Domain, Socket, Type};
 
 fn spread(counts: &[u64]) -> u64 {
@@ -89,10 +88,6 @@ fn a_thousand_connections_on_their_way_at_once_are_spread_evenly() {
             group.steering.take_down(&balancer::steering::Store::at(host.bpffs())).unwrap();
         }
     });
-}
-
-fn nft(rule: &str) {
-    assert!(Command::new("nft").arg(rule).status().unwrap().success(), "{rule}");
 }
 
 #[test]

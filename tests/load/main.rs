@@ -5,6 +5,7 @@
 mod choosing;
 mod counting;
 mod everything;
+mod flooding;
 mod refusals;
 mod reporting;
 mod stalling;
