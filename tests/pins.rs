@@ -113,8 +113,8 @@ fn pins_that_somebody_else_could_have_made_or_changed_are_refused_by_every_comma
                 &["resume", &worker],
                 &["detach"],
                 &["detach", &listen],
-                &["run", "--listen", "127.0.0.1:0"],
-                &["run", "--listen", "127.0.0.1:0", "--name", "web"],
+                &["run", "--listen", "127.0.0.1:0", "--", "false"],
+                &["run", "--listen", "127.0.0.1:0", "--name", "web", "--", "false"],
                 &["attach", &listen, "--once"],
             ] {
                 let message = host.fail(1, args);
@@ -154,7 +154,8 @@ fn where_everybody_may_have_something_a_stranger_cannot_be_first() {
         let ours = host.bpffs().join("balancer");
         fs::create_dir(&ours).unwrap();
         belongs_to_a_stranger(&ours);
-        let message = host.fail(1, &["run", "--listen", "127.0.0.1:0"]);
+        // With a command that ends at once: where it is not refused, it is not waited for either.
+        let message = host.fail(1, &["run", "--listen", "127.0.0.1:0", "--", "false"]);
         assert!(message.contains("belongs to UID 1000"), "{message:?}");
         assert_eq!(fs::read_dir(&ours).unwrap().count(), 0, "something was put there");
     });
