@@ -69,8 +69,8 @@ impl Store {
     /// The names of all groups, sorted.
     ///
     /// # Errors
-    /// Where the store exists but cannot be read, for lack of privilege most likely, or any group in
-    /// it is not [ours](Self::pins_of).
+    /// Where the store exists but cannot be read, for lack of privilege most likely; or where others
+    /// than root could have made or changed what is in it.
     pub fn names(&self) -> Result<Vec<String>> {
         let mut names = self.entries().with_context(|| {
             let root = self.root.display();
