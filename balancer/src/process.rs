@@ -44,7 +44,12 @@ impl Identity {
 
 /// The command name of a process, for messages.
 pub fn command_name(pid: u32) -> Option<String> {
-    Some(stat(pid)?.comm)
+    Some(printable(&stat(pid)?.comm))
+}
+
+/// A text that others chose, without what a terminal would obey.
+pub fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn stat(pid: u32) -> Option<Stat> {
@@ -93,7 +98,8 @@ fn fdinfo(process: &Process, fd: i32) -> String {
     text
 }
 
-fn watched(fdinfo: &str) -> Vec<Watched> {
+/// What an epoll set watches, out of its `fdinfo`.
+pub fn watched(fdinfo: &str) -> Vec<Watched> {
     fdinfo.lines().filter_map(watched_in).collect()
 }
 

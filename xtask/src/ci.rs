@@ -42,6 +42,8 @@ enum Check {
     Deny,
     /// The eBPF object in git is the one of these sources
     Object,
+    /// Hostile input breaks no parser, a minute each
+    Fuzz,
     /// The whole test suite, on an object built just now
     Test,
     /// What of it asks most of the kernel, on other kernels
@@ -103,6 +105,7 @@ impl Check {
                 *fresh = Some(ebpf::check(workspace)?);
                 Ok(())
             }
+            Self::Fuzz => command::run(cargo.args(["xtask", "fuzz"])),
             Self::Test | Self::Kernels => {
                 let object = fresh.take().map_or_else(|| ebpf::check(workspace), Ok)?;
                 cargo.args(["xtask", "test"]).env(ebpf::OVERRIDE, fresh.insert(object));

@@ -87,13 +87,20 @@ pub fn capture(command: &mut Command) -> Result<String> {
 
 /// Runs a `cargo build`, which shows its progress, and returns the path of the binary that it made.
 pub fn build_binary(build: &mut Command, name: &str) -> Result<PathBuf> {
+    let mut binaries = build_binaries(build)?.into_iter();
+    let found = binaries.find_map(|(found, binary)| (found == name).then_some(binary));
+    found.with_context(|| format!("`{}` made no binary {name}", line(build)))
+}
+
+/// As [`build_binary`], of all that it made, with their names.
+pub fn build_binaries(build: &mut Command) -> Result<Vec<(String, PathBuf)>> {
     let messages = capture(build.arg("--message-format=json-render-diagnostics"))?;
-    messages
-        .lines()
-        .filter_map(|message| serde_json::from_str::<Value>(message).ok())
-        .filter(|message| message["target"]["name"] == name)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("`{}` made no binary {name}", line(build)))
+    let binary = |message: &str| {
+        let message: Value = serde_json::from_str(message).ok()?;
+        let name = message["target"]["name"].as_str()?;
+        Some((name.to_owned(), message["executable"].as_str()?.into()))
+    };
+    Ok(messages.lines().filter_map(binary).collect())
 }
 
 /// Shows the command, and the variables set for it, as one could type it.

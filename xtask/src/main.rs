@@ -8,6 +8,7 @@ mod command;
 mod compare;
 mod ebpf;
 mod kernel;
+mod fuzz;
 mod run;
 mod tally;
 mod test;
@@ -35,6 +36,7 @@ enum Verb {
     Bench(bench::Options),
     Chaos(chaos::Options),
     Soak(chaos::SoakOptions),
+    Fuzz(fuzz::Options),
     BuildEbpf(build_ebpf::Options),
     Ci(ci::Options),
 }
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Bench(options) => bench::bench(&workspace, &options),
         Verb::Chaos(options) => chaos::chaos(&workspace, &options),
         Verb::Soak(options) => chaos::soak(&workspace, &options),
+        Verb::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Verb::BuildEbpf(options) => build_ebpf::build_ebpf(&workspace, &options),
         Verb::Ci(options) => ci::ci(&workspace, &options),
     });

@@ -2,7 +2,7 @@
 
 mod attach;
 mod audit;
-mod claim;
+pub mod claim;
 mod compare;
 mod detach;
 mod doctor;

@@ -27,18 +27,24 @@ const INET_ULP_INFO_NAME: u16 = 1;
 
 /// What the kernel goes by when it puts sockets into one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
+    /// TCP or UDP.
     pub protocol: Protocol,
+    /// What they are bound to.
     pub address: SocketAddr,
+    /// Whether they leave IPv4 alone.
     pub v6only: bool,
+    /// The network device they are bound to.
     pub device: Option<String>,
+    /// Whose they are.
     pub uid: u32,
 }
 
 /// A socket that takes what comes to its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundSocket {
-    pub(crate) place: Place,
+    /// Where.
+    pub place: Place,
     pub(crate) inode: u64,
     /// The kernel's own name for it, never used twice.
     pub cookie: u64,
@@ -48,15 +54,18 @@ pub struct BoundSocket {
 
 /// A TCP connection, as its server has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Connection {
+pub struct Connection {
+    /// The server's end.
     pub local: SocketAddr,
+    /// The client's.
     pub remote: SocketAddr,
+    /// How far it is.
     pub life: Life,
 }
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
+pub enum Life {
     /// Its handshake is under way.
     HalfOpen,
     /// It waits to be accepted.
@@ -77,9 +86,7 @@ pub(super) fn sockets() -> io::Result<Vec<BoundSocket>> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     let mut sockets = Vec::new();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        dump(&socket, &Query::bound(protocol, 0), |response| {
-            sockets.push(bound_socket(&socket, protocol, response));
-        })?;
+        dump_bound(&socket, protocol, 0, &mut sockets)?;
     }
     Ok(sockets)
 }
@@ -91,10 +98,20 @@ pub(super) fn sockets() -> io::Result<Vec<BoundSocket>> {
 pub(super) fn sockets_on(protocol: Protocol, port: u16) -> io::Result<Vec<BoundSocket>> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     let mut sockets = Vec::new();
-    dump(&socket, &Query::bound(protocol, port), |response| {
-        sockets.push(bound_socket(&socket, protocol, response));
-    })?;
+    dump_bound(&socket, protocol, port, &mut sockets)?;
     Ok(sockets)
+}
+
+fn dump_bound(
+    socket: &Socket,
+    protocol: Protocol,
+    port: u16,
+    sockets: &mut Vec<BoundSocket>,
+) -> io::Result<()> {
+    dump(socket, &Query::bound(protocol, port), |response| {
+        let name = |index| index_to_name(socket, index).ok();
+        sockets.push(bound_socket(protocol, response, name));
+    })
 }
 
 /// Those of one place; what the kernel looks through is its port.
@@ -178,25 +195,45 @@ fn dump_family(
     socket.send(&request(query, family), 0)?;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = datagram.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            rest = rest.get(padded(message.header.length)..).unwrap_or_default();
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    take(&response);
-                }
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                // What stops a dump half-way, or before it begins, is reported by its end.
-                NetlinkPayload::Done(done) if done.code < 0 => {
-                    return Err(io::Error::from_raw_os_error(-done.code));
-                }
-                NetlinkPayload::Done(_) => return Ok(()),
-                _ => {}
-            }
+        if read(&datagram, &mut *take)? == Dump::Ended {
+            return Ok(());
         }
     }
+}
+
+/// Whether there is more to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dump {
+    /// Another datagram.
+    GoesOn,
+    /// This was the last.
+    Ended,
+}
+
+/// Reads a datagram of the kernel's answer, a socket after another.
+///
+/// # Errors
+/// Where it is none, or the kernel says why it does not answer.
+pub fn read(datagram: &[u8], mut take: impl FnMut(&InetResponse)) -> io::Result<Dump> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        rest = rest.get(padded(message.header.length)..).unwrap_or_default();
+        match message.payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                take(&response);
+            }
+            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            // What stops a dump half-way, or before it begins, is reported by its end.
+            NetlinkPayload::Done(done) if done.code < 0 => {
+                return Err(io::Error::from_raw_os_error(-done.code));
+            }
+            NetlinkPayload::Done(_) => return Ok(Dump::Ended),
+            _ => {}
+        }
+    }
+    Ok(Dump::GoesOn)
 }
 
 /// Messages of one datagram begin at multiples of four.
@@ -224,12 +261,16 @@ fn request(query: &Query, family: u8) -> Vec<u8> {
     bytes
 }
 
-fn bound_socket(socket: &Socket, protocol: Protocol, response: &InetResponse) -> BoundSocket {
+/// A device is known by its index, unless `name` knows its name.
+pub fn bound_socket(
+    protocol: Protocol,
+    response: &InetResponse,
+    name: impl FnOnce(u32) -> Option<String>,
+) -> BoundSocket {
     let header = &response.header;
     let id = &header.socket_id;
-    let device = (id.interface_id != 0).then(|| {
-        index_to_name(socket, id.interface_id).unwrap_or_else(|_| id.interface_id.to_string())
-    });
+    let index = id.interface_id;
+    let device = (index != 0).then(|| name(index).unwrap_or_else(|| index.to_string()));
     BoundSocket {
         place: Place {
             protocol,
@@ -245,7 +286,8 @@ fn bound_socket(socket: &Socket, protocol: Protocol, response: &InetResponse) ->
     }
 }
 
-fn connection(response: &InetResponse) -> Connection {
+/// A connection, out of the kernel's answer.
+pub fn connection(response: &InetResponse) -> Connection {
     let header = &response.header;
     let id = &header.socket_id;
     let life = match (header.state, header.inode) {

@@ -9,7 +9,7 @@ use crate::group::Protocol;
 /// `shares` tells whether a socket has SO_REUSEPORT, `None` where nobody can say. It is asked
 /// only where the sockets side by side do not tell: TCP sockets that listen on one address can only
 /// by sharing it, but UDP sockets also by SO_REUSEADDR, which makes no group.
-pub(super) fn groups(
+pub fn groups(
     mut sockets: Vec<BoundSocket>,
     shares: impl Fn(&BoundSocket) -> Option<bool>,
 ) -> Vec<Vec<BoundSocket>> {

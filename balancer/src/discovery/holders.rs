@@ -70,7 +70,7 @@ impl Holders {
         let polled: HashSet<u64> =
             sets.flat_map(|(_, watched)| watched).map(|watched| watched.inode).collect();
         for (inode, fd) in sockets {
-            let holder = Holder { process: identity, fd, command: stat.comm.clone() };
+            let holder = Holder { process: identity, fd, command: process::printable(&stat.comm) };
             let held = HeldBy { holder, parent, polls: polled.contains(&inode) };
             self.0.entry(inode).or_default().push(held);
         }

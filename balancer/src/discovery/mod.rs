@@ -14,9 +14,9 @@
 
 mod bound;
 mod choice;
-mod diag;
+pub mod diag;
 mod family;
-mod grouping;
+pub mod grouping;
 mod held;
 mod holders;
 mod lookout;

@@ -39,6 +39,8 @@ pub use self::{
     logs::{DEBUG as LOG_DEBUG, Logs, forward as forward_logs},
     maps::WorkerMaps,
     object::bytes as object_bytes,
+    offsets::offsets_in,
+    publishing::entry,
     stats::{Measuring, Runs, measure_runs},
     store::{DEFAULT_BPFFS, Lock, Store, is_bpffs},
 };

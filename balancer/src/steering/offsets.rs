@@ -1,13 +1,16 @@
 //! Where the running kernel keeps what the programs read out of its sockets, by its own description
 //! (BTF). Never constants: they differ from build to build.
 
-use std::sync::OnceLock;
+use std::{collections::HashSet, fs, sync::OnceLock};
 
 use anyhow::{Context as _, Result, anyhow};
 use balancer_ebpf::record::Offsets;
 use btf_rs::{Btf, BtfType as _, Struct, Type};
 
 use crate::tuning::BTF;
+
+/// Far more than a kernel has of one type; they could go round in a ring.
+const ALIASES: usize = 32;
 
 /// The running kernel's.
 ///
@@ -18,10 +21,9 @@ pub(super) fn offsets() -> Result<Offsets> {
     if let Some(offsets) = OFFSETS.get() {
         return Ok(*offsets);
     }
-    let cannot = || format!("cannot read the kernel's BTF {BTF}");
     // At once, not a system call a type.
-    let btf = Btf::from_bytes(&std::fs::read(BTF).with_context(cannot)?).with_context(cannot)?;
-    let offsets = read(&btf).with_context(|| {
+    let btf = fs::read(BTF).with_context(|| format!("cannot read the kernel's BTF {BTF}"))?;
+    let offsets = offsets_in(&btf).with_context(|| {
         format!(
             "the sockets of this kernel ({}) are not as this version of balancer knows them; use a \
              policy that does not look into them, such as round-robin",
@@ -31,7 +33,12 @@ pub(super) fn offsets() -> Result<Offsets> {
     Ok(*OFFSETS.get_or_init(|| offsets))
 }
 
-fn read(btf: &Btf) -> Result<Offsets> {
+/// Those that a kernel's BTF tells of.
+///
+/// # Errors
+/// Where it is no BTF, or one of other structures than balancer knows.
+pub fn offsets_in(btf: &[u8]) -> Result<Offsets> {
+    let btf = &Btf::from_bytes(btf)?;
     let queue = ["icsk_accept_queue"];
     let of = |name: &str, path: &[&str]| offset(btf, name, path);
     Ok(Offsets {
@@ -57,7 +64,7 @@ fn offset(btf: &Btf, name: &str, path: &[&str]) -> Result<u32> {
         _ => None,
     });
     let mut structure = found.ok_or_else(|| anyhow!("there is no struct {name}"))?;
-    let mut bits = 0;
+    let mut bits = 0u64;
     for (index, field) in path.iter().enumerate() {
         let lacks = || anyhow!("struct {name} has no {}", path[..=index].join("."));
         let (at, inner) = member(btf, &structure, field)?.ok_or_else(lacks)?;
@@ -68,20 +75,24 @@ fn offset(btf: &Btf, name: &str, path: &[&str]) -> Result<u32> {
             None => {}
         }
     }
-    Ok(bits / 8)
+    u32::try_from(bits / 8).with_context(|| format!("struct {name} is of no kernel"))
 }
 
 /// Offset in bits of a member, and its type where that is a structure; it may stand in structures or
 /// unions that have no name.
-fn member(btf: &Btf, structure: &Struct, name: &str) -> Result<Option<(u32, Option<Struct>)>> {
-    for member in &structure.members {
-        let inner = structure_of(btf, member);
-        if btf.resolve_name(member)? == name {
-            return Ok(Some((member.bit_offset(), inner)));
-        }
-        let Some(inner) = inner.filter(|_| member.get_name_offset() == Some(0)) else { continue };
-        if let Some((at, found)) = self::member(btf, &inner, name)? {
-            return Ok(Some((member.bit_offset() + at, found)));
+fn member(btf: &Btf, structure: &Struct, name: &str) -> Result<Option<(u64, Option<Struct>)>> {
+    let mut nameless = vec![(0, structure.clone())];
+    // Each is looked into once: one that contains itself is of no kernel, but would never end.
+    let mut seen = HashSet::new();
+    while let Some((start, structure)) = nameless.pop() {
+        for member in &structure.members {
+            let at = start + u64::from(member.bit_offset());
+            if btf.resolve_name(member)? == name {
+                return Ok(Some((at, structure_of(btf, member))));
+            }
+            if member.get_name_offset() == Some(0) && seen.insert(member.get_type_id()) {
+                nameless.extend(structure_of(btf, member).map(|inner| (at, inner)));
+            }
         }
     }
     Ok(None)
@@ -89,7 +100,7 @@ fn member(btf: &Btf, structure: &Struct, name: &str) -> Result<Option<(u32, Opti
 
 /// The structure or union that a member is, behind its aliases; `None` of a pointer, number or array.
 fn structure_of(btf: &Btf, member: &btf_rs::Member) -> Option<Struct> {
-    for kind in btf.chained_type_iter(member) {
+    for kind in btf.chained_type_iter(member).take(ALIASES) {
         match kind {
             Type::Struct(inner) | Type::Union(inner) => return Some(inner),
             Type::Typedef(_) | Type::Const(_) | Type::Volatile(_) => {}

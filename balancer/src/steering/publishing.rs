@@ -45,13 +45,21 @@ impl Steering {
     fn entries(&self, group: &Group) -> Result<Vec<Entry>> {
         let mut live = self.members()?;
         live.retain(|member| member.state == SlotState::Live);
-        Ok(live.iter().map(|member| entry(member, group)).collect())
+        let now = since_boot();
+        Ok(live.iter().map(|member| entry(member, group, now, machine::only_cpu)).collect())
     }
 }
 
-fn entry(member: &Member, group: &Group) -> Entry {
+/// A member's place in the table of its group. `now` is in milliseconds since boot; `cpu` tells the
+/// only CPU of a process.
+pub fn entry(
+    member: &Member,
+    group: &Group,
+    now: u64,
+    cpu: impl FnOnce(u32) -> Option<u32>,
+) -> Entry {
     let pinned = group.policy.shares() == Shares::ByCpu;
-    let age = Duration::from_millis(since_boot().saturating_sub(member.since));
+    let age = Duration::from_millis(now.saturating_sub(member.since));
     Entry {
         slot: member.slot,
         weight: member.weight.get().into(),
@@ -60,7 +68,7 @@ fn entry(member: &Member, group: &Group) -> Entry {
             _ => warmth::FULL,
         },
         key: member.key,
-        cpu: if pinned { machine::only_cpu(member.worker.pid) } else { None },
+        cpu: if pinned { cpu(member.worker.pid) } else { None },
     }
 }
 

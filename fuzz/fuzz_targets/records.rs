@@ -1,0 +1,143 @@
+//! Pinned records of a stranger's making: a group's, its members', counters. They are refused or
+//! brought into range, shown without a panic, and make a table within its bounds and by the weights.
+
+#![no_main]
+
+use std::collections::HashMap;
+
+use balancer::{
+    group::Group,
+    policy::Shares,
+    render::table,
+    snapshot::{GroupInfo, MemberInfo, MemberState, Options, Snapshot, Tally},
+    steering::{Member, entry},
+    table::{Entry, Table},
+    tuning,
+};
+use balancer_ebpf::{
+    LAYOUT_VERSION, MAX_MEMBERS, MAX_SLOTS, MAX_WEIGHT,
+    control::Control,
+    load,
+    record::{GroupRecord, MemberRecord, Misses, SlotCounters, SlotState},
+    stall,
+    table::MAX_POSITIONS,
+};
+use libfuzzer_sys::fuzz_target;
+
+const CPUS: u32 = 4;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut bytes = Bytes(bytes);
+    let record: GroupRecord = bytes.take();
+    let Ok(group) = Group::try_from(record) else { return };
+    assert_eq!(record.version, LAYOUT_VERSION);
+    assert_eq!(Group::try_from(GroupRecord::from(group)), Ok(group));
+
+    let (word, misses, counters): (u64, Misses, SlotCounters) =
+        (bytes.take(), bytes.take(), bytes.take());
+    let control = Control::unpack(word);
+    assert_eq!(Control::unpack(control.pack()), control);
+    let threshold = tuning::stall_ticks(group.tuning);
+    let stalled = stall::is_stalled(word, 7, threshold);
+
+    // A few records may stand for many members.
+    let count = u32::from(bytes.take::<u16>()) % (MAX_SLOTS + 1);
+    let mut records: Vec<MemberRecord> = Vec::new();
+    while !bytes.0.is_empty() {
+        records.push(bytes.take());
+    }
+    let members: Vec<Member> =
+        (0..count).zip(records.iter().copied().cycle()).map(Member::from).collect();
+    for member in &members {
+        assert!((1..=MAX_WEIGHT).contains(&member.weight.get()));
+    }
+
+    let infos = members.iter().map(|member| MemberInfo {
+        slot: member.slot,
+        pid: member.worker.pid,
+        weight: member.weight.get(),
+        state: if stalled { MemberState::Stalled } else { MemberState::Live },
+        open: Some(load::open(word).into()),
+        load: None,
+        tally: Tally {
+            selected: counters.selected,
+            migrated: counters.migrated,
+            accepted: counters.selected,
+        },
+    });
+    let snapshot = Snapshot {
+        group: GroupInfo {
+            name: "web".to_owned(),
+            protocol: group.identity.protocol,
+            address: group.identity.address.to_string(),
+            netns: group.identity.netns,
+        },
+        policy: group.policy,
+        options: Options::from(group.tuning),
+        members: infos.clone().take(8).collect(),
+        fallback: misses.fallback,
+        errors: misses.errors,
+        left: infos.take(3).collect(),
+        adopted: group.adopted,
+    };
+    for shown in [table::status(&snapshot), table::summary(&snapshot)] {
+        assert!(shown.contains(snapshot.policy.name()));
+    }
+    assert!(serde_json::to_string(&snapshot).is_ok());
+
+    let live = members.iter().filter(|member| member.state == SlotState::Live);
+    let entries: Vec<Entry> = live
+        .map(|member| entry(member, &group, word, |pid| Some(pid % CPUS)))
+        .take(MAX_MEMBERS as usize)
+        .collect();
+    check(&entries, group.policy.shares());
+});
+
+fn check(entries: &[Entry], shares: Shares) {
+    let table = Table::build(entries, shares, CPUS);
+    assert!(table.sequence.len() <= MAX_POSITIONS as usize);
+    assert_eq!(table.sequence.is_empty(), entries.is_empty());
+    assert_eq!(table.members, entries.iter().map(|entry| entry.slot).collect::<Vec<_>>());
+    assert!(table.weights.iter().all(|&weight| weight > 0));
+    let mut counts: HashMap<u32, u64> = HashMap::new();
+    for slot in &table.sequence {
+        *counts.entry(*slot).or_default() += 1;
+    }
+    let total: u64 = table.weights.iter().sum();
+    let length = table.sequence.len() as u64;
+    for entry in entries {
+        let positions = counts.remove(&entry.slot).unwrap_or_default();
+        if shares == Shares::ByWeight {
+            assert!(positions > 0, "slot {} is starved", entry.slot);
+            // Exact where the table is the round; else rounded, up to one more for each member.
+            let off = (positions * total).abs_diff(entry.share() * length);
+            assert!(off == 0 || off <= total * entries.len() as u64, "{entry:?} has {positions}");
+        }
+    }
+    assert!(counts.is_empty(), "the table has slots of nobody");
+}
+
+/// What is left of the input; of what is lacking, zeros.
+struct Bytes<'a>(&'a [u8]);
+
+/// What every bit pattern is a value of.
+trait Plain: Default {}
+impl Plain for u16 {}
+impl Plain for u64 {}
+impl Plain for GroupRecord {}
+impl Plain for MemberRecord {}
+impl Plain for Misses {}
+impl Plain for SlotCounters {}
+
+impl Bytes<'_> {
+    fn take<T: Plain>(&mut self) -> T {
+        let mut value = T::default();
+        let (taken, rest) = self.0.split_at(size_of::<T>().min(self.0.len()));
+        // SAFETY: no more octets than the value has, into a value of which any octets are one.
+        unsafe {
+            std::ptr::copy_nonoverlapping(taken.as_ptr(), (&raw mut value).cast(), taken.len());
+        }
+        self.0 = rest;
+        value
+    }
+}
