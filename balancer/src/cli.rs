@@ -7,7 +7,7 @@ mod tuning;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 
 pub use self::{
@@ -269,7 +269,7 @@ The last worker that is live is not drained. Should all others die while one is 
 gives it new connections, as the only other thing it could do is to refuse them.")]
 pub struct DrainArgs {
     /// Which workers
-    #[arg(value_name = "PID", required = true)]
+    #[arg(value_name = "PID", required = true, value_parser = value_parser!(u32).range(1..))]
     pub pids: Vec<u32>,
 
     /// Return when they have no connection left, neither open nor waiting to be accepted
@@ -290,7 +290,7 @@ pub struct DrainArgs {
 #[command(after_help = "Example:\n  balancer resume 4711")]
 pub struct ResumeArgs {
     /// Which workers
-    #[arg(value_name = "PID", required = true)]
+    #[arg(value_name = "PID", required = true, value_parser = value_parser!(u32).range(1..))]
     pub pids: Vec<u32>,
 
     /// Which group

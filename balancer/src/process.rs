@@ -197,6 +197,11 @@ tfd:       12 events: 2000001d data: ffff7f31aa000010  pos:0 ino:1a sdev:8
         assert_eq!(watched(fdinfo), expected);
     }
 
+    #[test]
+    fn a_name_that_others_chose_is_shown_without_what_a_terminal_would_obey() {
+        assert_eq!(printable("ng\u{1b}[2Jinx: ü\n"), "ng\u{fffd}[2Jinx: ü\u{fffd}");
+    }
+
     proptest! {
         #[test]
         fn no_fdinfo_makes_the_reader_panic(line: String) {

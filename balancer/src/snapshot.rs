@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::{
     group::Protocol,
+    patience::Patience,
     policy::Policy,
     tuning::{Load, Tuning},
 };
@@ -70,7 +71,7 @@ impl fmt::Display for Options {
         let slow = self.slow_start_ms.map(Duration::from_millis);
         for (option, time) in [("avoid-stalled", avoided), ("slow-start", slow)] {
             if let Some(time) = time {
-                write!(f, " --{option} {time:?}")?;
+                write!(f, " --{option} {}", Patience(time))?;
             }
         }
         Ok(())
@@ -126,9 +127,10 @@ pub struct Tally {
 
 impl std::ops::AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
-        self.selected += other.selected;
-        self.migrated += other.migrated;
-        self.accepted += other.accepted;
+        // Of a stranger's making, they could be anything.
+        self.selected = self.selected.saturating_add(other.selected);
+        self.migrated = self.migrated.saturating_add(other.migrated);
+        self.accepted = self.accepted.saturating_add(other.accepted);
     }
 }
 
@@ -282,14 +284,14 @@ pub(crate) mod tests {
         let tuning = Tuning {
             load: Load::Reported,
             avoid_stalled: Some(Duration::from_millis(50)),
-            slow_start: Some(Duration::from_secs(10)),
+            slow_start: Some(Duration::from_millis(1500)),
         };
         let snapshot = Snapshot { options: tuning.into(), ..example() };
-        let expected = "weighted --load reported --avoid-stalled 50ms --slow-start 10s";
+        let expected = "weighted --load reported --avoid-stalled 50ms --slow-start 1500ms";
         assert_eq!(snapshot.policy_line(), expected);
         let json = serde_json::to_value(snapshot.options).unwrap();
         let expected = serde_json::json!(
-            {"load": "reported", "avoid_stalled_us": 50_000, "slow_start_ms": 10_000}
+            {"load": "reported", "avoid_stalled_us": 50_000, "slow_start_ms": 1500}
         );
         assert_eq!(json, expected);
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::Args;
+use clap::{Args, value_parser};
 
 use crate::user::User;
 
@@ -42,11 +42,11 @@ pub struct ComparedArgs {
 #[derive(Debug, Args)]
 pub struct ExecWithSocketArgs {
     /// A descriptor to report on
-    #[arg(long)]
+    #[arg(long, value_parser = value_parser!(i32).range(0..))]
     pub report: i32,
 
     /// A descriptor to say its load in
-    #[arg(long)]
+    #[arg(long, value_parser = value_parser!(i32).range(0..))]
     pub load: Option<i32>,
 
     /// Its slot

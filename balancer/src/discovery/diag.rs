@@ -224,16 +224,19 @@ pub fn read(datagram: &[u8], mut take: impl FnMut(&InetResponse)) -> io::Result<
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
                 take(&response);
             }
-            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            NetlinkPayload::Error(error) => return Err(refusal(error.raw_code())),
             // What stops a dump half-way, or before it begins, is reported by its end.
-            NetlinkPayload::Done(done) if done.code < 0 => {
-                return Err(io::Error::from_raw_os_error(-done.code));
-            }
+            NetlinkPayload::Done(done) if done.code < 0 => return Err(refusal(done.code)),
             NetlinkPayload::Done(_) => return Ok(Dump::Ended),
             _ => {}
         }
     }
     Ok(Dump::GoesOn)
+}
+
+/// The kernel writes its errors below zero.
+fn refusal(code: i32) -> io::Error {
+    io::Error::from_raw_os_error(code.saturating_neg())
 }
 
 /// Messages of one datagram begin at multiples of four.
@@ -327,4 +330,31 @@ fn is_mptcp(nla: &Nla) -> bool {
     NlasIterator::new(nested.as_slice())
         .flatten()
         .any(|nla| nla.kind() == INET_ULP_INFO_NAME && nla.value().starts_with(b"mptcp"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message of the kernel's that says no more than a number.
+    fn says(kind: u16, code: i32) -> Vec<u8> {
+        let header = [&20u32.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10]].concat();
+        [header, code.to_ne_bytes().to_vec()].concat()
+    }
+
+    #[test]
+    fn a_dump_ends_with_what_the_kernel_says_of_it() {
+        const ERROR: u16 = 2;
+        const DONE: u16 = 3;
+        let read = |datagram: &[u8]| read(datagram, |_| panic!("a socket"));
+        assert_eq!(read(&says(DONE, 0)).unwrap(), Dump::Ended);
+        assert_eq!(read(&[]).unwrap(), Dump::GoesOn);
+        for kind in [ERROR, DONE] {
+            let refusal = read(&says(kind, -2)).unwrap_err();
+            assert_eq!(refusal.kind(), io::ErrorKind::NotFound);
+            // No number of the kernel's; it has no opposite either.
+            assert!(read(&says(kind, i32::MIN)).is_err());
+        }
+        assert!(read(&[0; 16]).is_err(), "a message without a length");
+    }
 }

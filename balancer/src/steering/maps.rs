@@ -155,11 +155,12 @@ impl Maps {
 
     pub fn tally(&self, slot: u32) -> Result<Tally> {
         let per_cpu = self.counters.get(&slot, 0).context("cannot read a slot's counters")?;
-        Ok(Tally {
-            selected: per_cpu.iter().map(|counters| counters.selected).sum(),
-            migrated: per_cpu.iter().map(|counters| counters.migrated).sum(),
-            accepted: self.accepted.get(&slot, 0).context("cannot read a slot's counters")?,
-        })
+        let accepted = self.accepted.get(&slot, 0).context("cannot read a slot's counters")?;
+        let mut tally = Tally { accepted, ..Tally::default() };
+        for &SlotCounters { selected, migrated } in per_cpu.iter() {
+            tally += Tally { selected, migrated, accepted: 0 };
+        }
+        Ok(tally)
     }
 
     pub fn clear_counters(&mut self, slot: u32) -> Result<()> {
@@ -198,10 +199,10 @@ impl Maps {
 
     pub fn misses(&self) -> Result<Misses> {
         let per_cpu = self.misses.get(&0, 0).context("cannot read the group's counters")?;
-        Ok(Misses {
-            fallback: per_cpu.iter().map(|misses| misses.fallback).sum(),
-            errors: per_cpu.iter().map(|misses| misses.errors).sum(),
-        })
+        Ok(per_cpu.iter().fold(Misses::default(), |sum, misses| Misses {
+            fallback: sum.fallback.saturating_add(misses.fallback),
+            errors: sum.errors.saturating_add(misses.errors),
+        }))
     }
 
     /// Whether nobody is in the table.

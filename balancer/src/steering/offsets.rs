@@ -129,4 +129,29 @@ mod tests {
         assert!(error.to_string().contains("sock has no sk_receive_queue.nothing"), "{error}");
         assert!(offset(&btf, "no_such_struct", &["a"]).is_err());
     }
+
+    /// Made for the fuzz target.
+    macro_rules! seed {
+        ($name:literal) => {
+            include_bytes!(concat!("../../../fuzz/corpus/btf/", $name)).as_slice()
+        };
+    }
+
+    #[test]
+    fn what_is_known_of_a_kernel_is_found_behind_aliases_too() {
+        for btf in [seed!("kernel"), seed!("aliases")] {
+            let offsets = offsets_in(btf).unwrap();
+            assert_eq!((offsets.sockets, offsets.received, offsets.head), (64, 24, 96));
+            assert_eq!((offsets.buffered, offsets.buffer, offsets.cookie_sent), (32, 50, 12));
+        }
+        let refusal = offsets_in(seed!("lacking")).unwrap_err();
+        assert_eq!(refusal.to_string(), "there is no struct inet_connection_sock");
+    }
+
+    #[test]
+    fn structures_that_contain_themselves_and_aliases_of_each_other_are_given_up() {
+        for btf in [seed!("contains-itself"), seed!("ring-of-aliases")] {
+            assert!(offsets_in(btf).unwrap_err().to_string().contains("has no ptrs"));
+        }
+    }
 }

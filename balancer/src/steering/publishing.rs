@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-use balancer_ebpf::record::SlotState;
+use anyhow::{Result, ensure};
+use balancer_ebpf::{MAX_MEMBERS, record::SlotState};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Member, Steering, object};
@@ -45,6 +45,12 @@ impl Steering {
     fn entries(&self, group: &Group) -> Result<Vec<Entry>> {
         let mut live = self.members()?;
         live.retain(|member| member.state == SlotState::Live);
+        ensure!(
+            live.len() <= MAX_MEMBERS as usize,
+            "the group {} has {} live members, and {MAX_MEMBERS} is the most that are steered",
+            self.name,
+            live.len()
+        );
         let now = since_boot();
         Ok(live.iter().map(|member| entry(member, group, now, machine::only_cpu)).collect())
     }

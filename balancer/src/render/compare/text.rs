@@ -45,7 +45,9 @@ pub fn text(report: &Report) -> String {
     }
     let left_out = report.scenarios.iter().any(|compared| !compared.without.is_empty());
     page += "\n";
-    page + &wrap(&format!("{FIGURES} {P999} {}", if left_out { LEFT_OUT } else { "" }), "")
+    page += &wrap(&format!("{FIGURES} {P999} {}", if left_out { LEFT_OUT } else { "" }), "");
+    // What a file says of a machine is no command to a terminal.
+    page.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 fn head(report: &Report) -> String {
@@ -216,6 +218,13 @@ mod tests {
         assert!(!text(&report).contains("ended early"));
         report.interrupted = true;
         assert!(text(&report).contains("6 rounds, ended early"));
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_shown_to_it() {
+        let mut report = example();
+        report.machine.processor = "x\u{1b}]0;y\u{7}z\u{9b}".to_owned();
+        assert!(text(&report).starts_with("x\u{fffd}]0;y\u{fffd}z\u{fffd}, "));
     }
 
     #[test]
