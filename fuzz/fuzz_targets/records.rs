@@ -90,7 +90,10 @@ fuzz_target!(|bytes: &[u8]| {
         .map(|member| entry(member, &group, word, |pid| Some(pid % CPUS)))
         .take(MAX_MEMBERS as usize)
         .collect();
-    check(&entries, group.policy.shares());
+    // A table takes milliseconds; everything else does not wait for it.
+    if word.is_multiple_of(8) {
+        check(&entries, group.policy.shares());
+    }
 });
 
 /// How many times the least weight all of them are together, where a table is still short.
