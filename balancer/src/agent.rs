@@ -28,7 +28,7 @@ impl AgentState {
     /// Asks for a reload; its number. Not that of one under way, which may be past what shall be
     /// replaced.
     pub fn ask(&mut self) -> u32 {
-        self.asked = self.begun + 1;
+        self.asked = self.begun.saturating_add(1);
         self.asked
     }
 
@@ -39,7 +39,7 @@ impl AgentState {
 
     /// Notes that a reload begins.
     pub fn begin(&mut self) {
-        (self.begun, self.replaced) = (self.begun + 1, 0);
+        (self.begun, self.replaced) = (self.begun.saturating_add(1), 0);
     }
 
     /// Notes that the reload under way has ended; and why, where it failed.

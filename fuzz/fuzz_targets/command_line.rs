@@ -26,9 +26,11 @@ fuzz_target!(|text: &str| {
     match cli.verb {
         Verb::Run(run) => {
             assert!(run.weights.iter().all(|weight| (1..=MAX_WEIGHT).contains(&weight.get())));
-            steers(run.policy, run.tuning);
+            steers(run.policy.unwrap_or(Policy::RoundRobin), run.tuning);
         }
-        Verb::Attach(attach) => steers(attach.policy, attach.tuning),
+        Verb::Attach(attach) => {
+            steers(attach.policy.unwrap_or(Policy::RoundRobin), attach.tuning);
+        }
         Verb::Drain(drain) => assert!(!drain.pids.contains(&0)),
         Verb::Resume(resume) => assert!(!resume.pids.contains(&0)),
         Verb::Compare(compare) => assert!((1..=1000).contains(&compare.trials)),
@@ -47,7 +49,7 @@ fn steers(policy: Policy, asked: TuningArgs) {
         format!("balancer attach :80 --policy {}", policy_line(policy, Options::from(tuning)));
     match Cli::try_parse_from(line.split(' ')).map(|cli| cli.verb) {
         Ok(Verb::Attach(again)) => {
-            assert_eq!((again.policy, again.tuning.tuning()), (policy, tuning), "{line}");
+            assert_eq!((again.policy, again.tuning.tuning()), (Some(policy), tuning), "{line}");
         }
         other => panic!("`{line}` is shown, and read as {other:?}"),
     }

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use balancer::{
-    group::Group,
+    agent::AgentState,
+    group::{ForeignRecord, Group},
     policy::Shares,
     render::table,
     snapshot::{GroupInfo, MemberInfo, MemberState, Options, Snapshot, Tally},
@@ -18,7 +19,7 @@ use balancer_ebpf::{
     LAYOUT_VERSION, MAX_MEMBERS, MAX_SLOTS, MAX_WEIGHT,
     control::Control,
     load,
-    record::{GroupRecord, MemberRecord, Misses, SlotCounters, SlotState},
+    record::{AgentRecord, GroupRecord, MemberRecord, Misses, SlotCounters, SlotState, WHY_BYTES},
     stall,
     table::MAX_POSITIONS,
 };
@@ -26,11 +27,41 @@ use libfuzzer_sys::fuzz_target;
 
 const CPUS: u32 = 4;
 
+/// The agent's record: whoever waits for a reload goes by it.
+fn agent(bytes: &[u8]) {
+    let number = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .map_or(0, |four| four.iter().fold(0, |number, &octet| number << 8 | u32::from(octet)))
+    };
+    let mut why = [0; WHY_BYTES];
+    why.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    let mut state = AgentState::from(AgentRecord {
+        workers: number(0),
+        leaving: number(4),
+        asked: number(8),
+        begun: number(12),
+        ended: number(16),
+        failed: number(20),
+        replaced: number(24),
+        why,
+    });
+    let again = AgentState::from(AgentRecord::from(&state));
+    assert!(state.why.starts_with(&again.why), "{state:?} is written as {again:?}");
+    let asked = state.ask();
+    state.begin();
+    state.end(Some("it stopped".to_owned()));
+    assert!(state.outcome(asked).is_some(), "{state:?} never ends");
+}
+
 fuzz_target!(|bytes: &[u8]| {
+    agent(bytes);
     let mut bytes = Bytes(bytes);
-    let record: GroupRecord = bytes.take();
+    // The corpus outlives the layout.
+    let record = GroupRecord { version: LAYOUT_VERSION, ..bytes.take() };
+    let later = GroupRecord { version: LAYOUT_VERSION + 1, ..record };
+    assert_eq!(Group::try_from(later), Err(ForeignRecord::Version(LAYOUT_VERSION + 1)));
     let Ok(group) = Group::try_from(record) else { return };
-    assert_eq!(record.version, LAYOUT_VERSION);
     assert_eq!(Group::try_from(GroupRecord::from(group)), Ok(group));
 
     let (word, misses, counters): (u64, Misses, SlotCounters) =
