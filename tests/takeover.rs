@@ -175,13 +175,32 @@ fn policy_weights_and_more_workers_apply_where_they_are_given() {
 }
 
 #[test]
+fn what_a_command_prints_meanwhile_is_no_error_and_is_read_by_who_takes_over() {
+    with_python(|host| {
+        let command = ["--workers", "1", "--", "python3", SERVER, "handed", "talk"];
+        let agent = run(host, &command);
+        let server = ask(agent.address()).unwrap();
+        let address = agent.address();
+        kill(agent);
+        // Each answer is preceded by a line of its own.
+        for _ in 0..3 {
+            assert_eq!(ask(address).unwrap(), server);
+        }
+        let mut agent = take_over(host, &command);
+        for _ in 0..3 {
+            agent.wait_for("[0] asked");
+        }
+        assert_eq!(host.workers(None), [server]);
+        agent.stop();
+    });
+}
+
+#[test]
 fn what_a_command_prints_is_read_again_and_its_children_end_with_it() {
     with_python(|host| {
         let script = "python3 \"$0\" handed talk & wait";
         let command = ["--workers", "1", "--", "sh", "-c", script, SERVER];
         let agent = run(host, &command);
-        // It has said all that it says when it starts: while nobody listens, that would be its end.
-        ask(agent.address()).unwrap();
         kill(agent);
         let mut agent = take_over(host, &command);
         let server = ask(agent.address()).unwrap();

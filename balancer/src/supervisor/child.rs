@@ -13,13 +13,11 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open},
     thread::sched_setaffinity,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, Interest, unix::AsyncFd},
-    net::unix::pipe,
     process::{Child, Command},
     sync::mpsc::UnboundedSender,
     time::timeout,
@@ -28,6 +26,7 @@ use tokio::{
 use super::{
     events::{Event, Teller, Told},
     notify::NotifySocket,
+    output,
     readiness::{Readiness, Said},
 };
 use crate::{
@@ -83,10 +82,12 @@ impl WorkerProcess {
             // SAFETY: a system call between fork and exec, and nothing allocated.
             unsafe { process.pre_exec(move || Ok(sched_setaffinity(None, &only)?)) };
         }
-        let mut child = process
+        let opened = output::open().and_then(|out| Ok((out, output::open()?)));
+        let ((out, stdout), (err, stderr)) = opened.context("cannot open a pipe for a worker")?;
+        let child = process
             .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(out)
+            .stderr(err)
             // Ctrl-C in a terminal is for the agent, which then stops its workers in order.
             .process_group(0)
             .spawn()
@@ -104,10 +105,9 @@ impl WorkerProcess {
         let pidfd =
             pidfd_open(raw, PidfdFlags::empty()).context("cannot watch a worker process")?;
         let identity = Identity::of_child(pid).context("a worker process is not in /proc")?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (process, ended) = Self::watch(identity, raw, pidfd, Some(child))?;
         let teller = Teller { index, process: identity, sender: events.clone() };
-        tokio::spawn(follow(ended, teller, stdout, stderr, Some(readiness), notify));
+        tokio::spawn(follow(ended, teller, Some(stdout), Some(stderr), Some(readiness), notify));
         Ok(process)
     }
 
@@ -126,7 +126,7 @@ impl WorkerProcess {
         let leader = Identity::of(raw.as_raw_nonzero().get().unsigned_abs());
         let identity = leader.unwrap_or(worker);
         let pidfd = handle(identity).context("cannot watch a worker process")?;
-        let (stdout, stderr) = (orphaned_pipe(identity, 1), orphaned_pipe(identity, 2));
+        let (stdout, stderr) = (output::reopen(identity, 1), output::reopen(identity, 2));
         let (process, ended) = Self::watch(identity, raw, pidfd, None)?;
         let teller = Teller { index, process: identity, sender: events.clone() };
         tokio::spawn(follow(ended, teller, stdout, stderr, None, None));
@@ -154,18 +154,6 @@ impl WorkerProcess {
             let _ = kill_process_group(self.pid, signal);
         }
     }
-}
-
-/// The end to read of a pipe that a process writes to, if nobody has it any more: as where the agent
-/// is gone that read what its workers print.
-fn orphaned_pipe(writer: Identity, fd: u32) -> Option<pipe::Receiver> {
-    let path = format!("/proc/{}/fd/{fd}", writer.pid);
-    let sender = pipe::OpenOptions::new().open_sender(&path).ok()?;
-    // Nothing is waited for: the end to write of a pipe that nobody reads is in error.
-    let mut polled = [PollFd::new(&sender, PollFlags::empty())];
-    poll(&mut polled, Some(&Timespec::default())).ok()?;
-    let nobody_reads = polled[0].revents().contains(PollFlags::ERR);
-    nobody_reads.then(|| pipe::OpenOptions::new().open_receiver(path).ok())?
 }
 
 /// A process, and what its end takes with it.

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | what a worker runs, and what the built-in one is | `job`, `binary` |
 //! | a process, started or taken over; what it tells | `child`, `events` |
+//! | what it prints | `output` |
 //! | when it is ready | `readiness`, `notify` |
 //! | sockets and slots | `seats` |
 //! | a worker, whichever process it is; how it lives and dies | `worker`, `life`, `backoff` |
@@ -20,6 +21,7 @@ mod inheritance;
 mod job;
 mod life;
 mod notify;
+mod output;
 mod readiness;
 mod reload;
 mod seats;
