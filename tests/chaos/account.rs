@@ -12,6 +12,9 @@ use crate::{
     world::Kind,
 };
 
+/// How many of those that were lost are told about, a line each.
+const SHOWN: usize = 10;
+
 /// Figures of one world.
 pub struct Account {
     pub kind: Kind,
@@ -24,6 +27,8 @@ pub struct Account {
     pub faults: BTreeMap<Fault, usize>,
     pub cut_short: BTreeMap<String, usize>,
     pub refused: Vec<String>,
+    /// What is known of the first of those that were lost.
+    pub lost_how: Vec<String>,
     /// Choices that the kernel's hash had to make, and those that failed.
     pub misses: Option<(u64, u64)>,
     /// The 99th percentile, in calm and while workers were replaced.
@@ -45,8 +50,12 @@ impl Account {
         let attempts = asked.iter().flat_map(|asked| &asked.attempts);
         let connections = attempts.filter(|attempt| attempt.connected).count();
         let p99 = [&history.calm, &history.reloads].map(|windows| percentile(asked, windows));
+        let ledger = &history.ledger;
+        let lost = asked.iter().filter(|asked| matches!(ledger.fate(asked), Fate::Lost(_)));
+        let lost_how = lost.take(SHOWN).map(|asked| ledger.describe(asked)).collect();
         Self {
             kind,
+            lost_how,
             took,
             requests: asked.len(),
             connections,
@@ -73,7 +82,8 @@ impl Account {
 
     /// Whether all is as balancer promises.
     pub fn holds(&self) -> bool {
-        self.kind == Kind::Kernel || self.lost() == 0 && self.refused.is_empty() && self.flat
+        !matches!(self.kind, Kind::Run | Kind::Attach)
+            || self.lost() == 0 && self.refused.is_empty() && self.flat
     }
 }
 

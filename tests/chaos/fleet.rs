@@ -3,16 +3,17 @@
 //! worker, so that all who are compared serve alike.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    env,
+    io::{self, BufRead as _, BufReader},
     net::SocketAddr,
-    os::fd::OwnedFd,
+    os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use balancer::socket;
 use harness::{host::balancer, running::send};
-use rustix::process::Signal;
+use rustix::{process::Signal, stdio::dup2_stdin};
 
 use crate::victim;
 
@@ -85,16 +86,24 @@ impl Drop for Fleet {
 
 /// Starts one and waits until it serves.
 fn start(address: SocketAddr) -> Child {
-    let socket = socket::bind(address).expect("an address");
-    socket::listen(&socket, address).expect("an address");
-    let mut command = Command::new(balancer());
-    // Of no group: it has nothing to do with any.
-    command.args(["worker", "--slot", "0", "--group", "none"]);
-    command.stdin(OwnedFd::from(socket)).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut command = Command::new(env::current_exe().expect("a program"));
+    command.args([SERVE, &address.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("a worker starts");
-    // The command has a socket too, until here.
-    drop(command);
     let stdout = child.stdout.take().expect("a pipe");
     BufReader::new(stdout).read_line(&mut String::new()).expect("a worker serves");
     child
+}
+
+/// The first argument of a process that is to be a server.
+pub const SERVE: &str = "serve";
+
+/// Opens the port and becomes a server; returns only where that fails.
+pub fn serve(address: &str) -> io::Error {
+    let address = address.parse().expect("an address");
+    let socket = socket::bind(address).expect("an address");
+    socket::listen(&socket, address).expect("an address");
+    dup2_stdin(&socket).expect("standard input");
+    // Of no group: it has nothing to do with any.
+    Command::new(balancer()).args(["worker", "--slot", "0", "--group", "none"]).exec()
 }

@@ -43,14 +43,27 @@ pub enum Fate {
     ServedAgain,
     /// A worker had accepted its connection, and was killed.
     WithKilledWorker,
+    /// It began to connect while a worker that was killed was dying: a handshake that ends in the
+    /// moment in which its listener closes is lost by the kernel (`inet_csk_reqsk_queue_add`), whoever
+    /// moves what waits there.
+    AtDeath,
     /// Lost, and nobody to blame.
     Lost(&'static str),
+}
+
+/// A worker that was killed.
+#[derive(Clone, Debug)]
+struct Death {
+    begun: Instant,
+    ended: Instant,
+    /// The client's port of each connection that it had accepted.
+    accepted: HashSet<u16>,
 }
 
 /// Who died, and with what in hand.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    killed: Vec<(Instant, HashSet<u16>)>,
+    killed: Vec<Death>,
     told_to_end: HashMap<u32, Instant>,
 }
 
@@ -58,8 +71,15 @@ impl Ledger {
     /// A worker is about to be killed that has accepted the connections of these clients.
     pub fn kills(&mut self, worker: u32, accepted: HashSet<u16>) {
         let now = Instant::now();
-        self.killed.push((now, accepted));
+        self.killed.push(Death { begun: now, ended: now, accepted });
         self.told_to_end.insert(worker, now);
+    }
+
+    /// It is dead, and its sockets are closed.
+    pub fn is_dead(&mut self) {
+        if let Some(death) = self.killed.last_mut() {
+            death.ended = Instant::now();
+        }
     }
 
     /// A worker is about to be told to end, or has told so itself.
@@ -78,6 +98,7 @@ impl Ledger {
             None if before.is_empty() => Fate::Served,
             None => Fate::ServedAgain,
             Some(_) if self.was_in_hand(last) => Fate::WithKilledWorker,
+            Some(ErrorKind::Reset | ErrorKind::Closed) if self.came_at_death(last) => Fate::AtDeath,
             Some(kind) => lost(kind),
         }
     }
@@ -85,9 +106,32 @@ impl Ledger {
     /// Whether a worker had accepted its connection when it was killed.
     fn was_in_hand(&self, attempt: &Attempt) -> bool {
         let Some(port) = attempt.port else { return false };
-        self.killed.iter().any(|(at, accepted)| {
-            (attempt.begun..=attempt.ended).contains(at) && accepted.contains(&port)
+        self.killed.iter().any(|death| {
+            (attempt.begun..=attempt.ended).contains(&death.begun) && death.accepted.contains(&port)
         })
+    }
+
+    /// Whether it began to connect while a worker was dying.
+    fn came_at_death(&self, attempt: &Attempt) -> bool {
+        let came = |death: &Death| (death.begun..=death.ended).contains(&attempt.begun);
+        attempt.worker.is_none() && self.killed.iter().any(came)
+    }
+
+    /// All that is known of a request.
+    pub fn describe(&self, asked: &Asked) -> String {
+        let attempts = asked.attempts.iter().map(|attempt| {
+            let Attempt { port, connected, worker, failure, .. } = *attempt;
+            let ended = worker.and_then(|worker| self.told_to_end.get(&worker));
+            let before = ended.map(|at| attempt.ended.saturating_duration_since(*at));
+            let since = self.killed.iter().rfind(|death| death.begun <= attempt.ended);
+            format!(
+                "port {port:?} (connected {connected}), worker {worker:?} (told to end {before:?} \
+                 before), {failure:?} after {:?}; {:?} after the last kill",
+                attempt.ended - attempt.begun,
+                since.map(|death| attempt.ended - death.begun),
+            )
+        });
+        attempts.collect::<Vec<_>>().join("; then ")
     }
 
     /// How many requests had which fate.
@@ -178,6 +222,20 @@ mod tests {
         assert_eq!(fate(&ledger, &[closed, answered]), Fate::ServedAgain);
         let reset = attempt(None, Some(ErrorKind::Reset));
         assert_eq!(fate(&ledger, &[closed, reset]), Fate::Lost("reset"));
+    }
+
+    #[test]
+    fn what_comes_while_a_worker_dies_is_told_from_what_waited_before() {
+        let mut ledger = killed(&[]);
+        let begun = Instant::now();
+        let waited = attempt(None, Some(ErrorKind::Reset));
+        let came = Attempt { begun, ..waited };
+        assert_eq!(fate(&ledger, &[came]), Fate::Lost("reset"));
+        ledger.is_dead();
+        assert_eq!(fate(&ledger, &[came]), Fate::AtDeath);
+        assert_eq!(fate(&ledger, &[waited]), Fate::Lost("reset"));
+        let silent = Attempt { failure: Some(ErrorKind::Timeout), ..came };
+        assert_eq!(fate(&ledger, &[silent]), Fate::Lost("no answer in time"));
     }
 
     #[test]

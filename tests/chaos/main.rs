@@ -27,18 +27,19 @@ mod victim;
 mod world;
 
 use std::{
+    env,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     sync::mpsc::channel,
     time::{Duration, Instant},
 };
 
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
 use harness::Host;
 
 use crate::{
     account::Account,
-    deck::Deck,
+    deck::{Deck, Fault},
     scene::Scene,
     soak::Sample,
     traffic::{Rate, Traffic},
@@ -74,6 +75,10 @@ struct Options {
     #[arg(long, value_name = "WORLD")]
     only: Option<Kind>,
 
+    /// Only these of the faults, such as kill,reload
+    #[arg(long, value_name = "FAULT,…", value_delimiter = ',')]
+    faults: Vec<Fault>,
+
     /// Reloads with nothing else going on, before: to compare how long requests take
     #[arg(long, value_name = "N", default_value_t = 2)]
     reloads: usize,
@@ -96,11 +101,17 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    if let [_, verb, address] = env::args().collect::<Vec<_>>().as_slice()
+        && verb == fleet::SERVE
+    {
+        eprintln!("{}", fleet::serve(address));
+        return ExitCode::FAILURE;
+    }
     let options = Options::parse();
     let kinds = match options.only {
         Some(only) => vec![only],
         None if options.soak => vec![Kind::Run],
-        None => vec![Kind::Run, Kind::Attach, Kind::Kernel],
+        None => Kind::value_variants().to_vec(),
     };
     let share = Duration::from_secs_f64(options.minutes * 60.0 / kinds.len() as f64);
     let mut accounts = Vec::new();
@@ -148,7 +159,8 @@ fn live(host: &Host, kind: Kind, share: Duration, options: &Options) -> Account 
     while options.decks.map_or_else(|| begun.elapsed() < share, |most| decks < most) {
         let (fault, chance, last) = deck.draw();
         decks += usize::from(last);
-        if !(options.soak && fault.concerns_balancer()) {
+        let wanted = options.faults.is_empty() || options.faults.contains(&fault);
+        if wanted && !(options.soak && fault.concerns_balancer()) {
             scene.inflict(fault, chance);
         }
         samples.extend(

@@ -30,6 +30,7 @@ pub fn text(accounts: &[Account]) -> String {
     table.add_row(count("  served", &|a| a.fate(Fate::Served)));
     table.add_row(count("  served at the second attempt", &|a| a.fate(Fate::ServedAgain)));
     table.add_row(count("  accepted by a killed worker", &|a| a.fate(Fate::WithKilledWorker)));
+    table.add_row(count("  came the moment a listener closed", &|a| a.fate(Fate::AtDeath)));
     let causes: BTreeSet<Fate> = accounts.iter().flat_map(|a| a.fates.keys().copied()).collect();
     for fate in causes {
         if let Fate::Lost(how) = fate {
@@ -52,6 +53,7 @@ pub fn text(accounts: &[Account]) -> String {
         for (why, count) in &account.cut_short {
             lines.push(format!("{}: {count} × reload cut short: {why}", account.kind));
         }
+        lines.extend(account.lost_how.iter().map(|how| format!("{}: lost: {how}", account.kind)));
         lines.extend(account.refused.iter().map(|why| format!("{}: REFUSED {why}", account.kind)));
     }
     if accounts.iter().any(|account| !account.flat) {
@@ -89,6 +91,7 @@ pub fn json(seed: u64, accounts: &[Account]) -> Value {
             "served": account.fate(Fate::Served),
             "served_at_second_attempt": account.fate(Fate::ServedAgain),
             "accepted_by_killed": account.fate(Fate::WithKilledWorker),
+            "at_death": account.fate(Fate::AtDeath),
             "lost": lost.collect::<serde_json::Map<_, _>>(),
             "fallback": account.misses.map(|(fallback, _)| fallback),
             "p99_us": account.p99.map(|p99| p99.map(|time| time.as_micros())),

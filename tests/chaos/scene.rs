@@ -157,7 +157,8 @@ impl<'a> Scene<'a> {
         let pid = pid.to_string();
         let drained = self.world.balancer(&["drain", &pid]).status.success();
         pause(chance, 200);
-        drained && self.world.balancer(&["resume", &pid]).status.success()
+        // Also one that was drained before.
+        self.world.balancer(&["resume", &pid]).status.success() && drained
     }
 
     /// Whether it happened or not: all that there were may have ended since.
@@ -206,6 +207,7 @@ impl<'a> Scene<'a> {
         // At the least: more may come until it is dead.
         self.history.queued += victim.queued();
         victim.kill();
+        self.history.ledger.is_dead();
         true
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs};
 
-use harness::running::{send, try_until};
+use harness::running::{send, try_until, wait_until_gone, watch};
 use procfs::{
     net::TcpState,
     process::{FDTarget, Process},
@@ -62,9 +62,11 @@ impl Victim {
         send(self.pid, Signal::CONT);
     }
 
-    /// Kills it.
+    /// Kills it, and waits until its sockets are closed.
     pub fn kill(self) {
+        let process = watch(self.pid);
         send(self.pid, Signal::KILL);
+        wait_until_gone(&process, "a worker");
     }
 }
 

@@ -2,7 +2,7 @@
 //! the same happens.
 
 use std::{
-    fmt,
+    fmt, fs,
     net::SocketAddr,
     process::{Child, Output, Stdio},
 };
@@ -22,7 +22,7 @@ const ADDRESS: &str = "127.0.0.1:8080";
 pub const WORKERS: usize = 4;
 
 /// The most that are added.
-const MOST: usize = 8;
+const MOST: usize = 5;
 
 /// Who is in charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,6 +33,9 @@ pub enum Kind {
     Attach,
     /// Nobody: that init system, and the kernel's hash
     Kernel,
+    /// The same, where the kernel is told to move what waits at a listener that closes
+    /// (net.ipv4.tcp_migrate_req)
+    Migrating,
 }
 
 impl fmt::Display for Kind {
@@ -41,6 +44,7 @@ impl fmt::Display for Kind {
             Self::Run => "balancer run",
             Self::Attach => "balancer attach",
             Self::Kernel => "kernel's hash",
+            Self::Migrating => "kernel, migrating",
         })
     }
 }
@@ -57,6 +61,9 @@ pub struct World<'a> {
 impl<'a> World<'a> {
     /// All begins.
     pub fn start(host: &'a Host, kind: Kind) -> Self {
+        if kind == Kind::Migrating {
+            fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").expect("a setting of this host");
+        }
         let fleet = (kind != Kind::Run).then(|| Fleet::start(address(), WORKERS));
         let mut world = Self { host, kind, fleet, agent: None, workers: WORKERS };
         world.start_agent(&[]);
@@ -65,7 +72,7 @@ impl<'a> World<'a> {
 
     /// Whether balancer is there.
     pub fn is_steered(&self) -> bool {
-        self.kind != Kind::Kernel
+        matches!(self.kind, Kind::Run | Kind::Attach)
     }
 
     /// The PID of balancer itself.
@@ -77,11 +84,11 @@ impl<'a> World<'a> {
         let workers = self.workers.to_string();
         self.agent = match self.kind {
             Kind::Run => {
-                let args = ["--listen", ADDRESS, "--workers", &workers, "--drain-timeout", "1s"];
+                let args = ["--listen", ADDRESS, "--workers", &workers, "--drain-timeout", "300ms"];
                 Some(self.host.run(&[&args, more].concat()))
             }
             Kind::Attach => Some(self.host.attach(&[&[ADDRESS], more].concat())),
-            Kind::Kernel => None,
+            Kind::Kernel | Kind::Migrating => None,
         };
     }
 
