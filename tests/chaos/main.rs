@@ -71,9 +71,9 @@ struct Options {
     #[arg(long, value_name = "N")]
     decks: Option<usize>,
 
-    /// Only this [default: all, one after another]
-    #[arg(long, value_name = "WORLD")]
-    only: Option<Kind>,
+    /// Only these [default: all, one after another]
+    #[arg(long, value_name = "WORLD,…", value_delimiter = ',')]
+    only: Vec<Kind>,
 
     /// Only these of the faults, such as kill,reload
     #[arg(long, value_name = "FAULT,…", value_delimiter = ',')]
@@ -108,14 +108,14 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let options = Options::parse();
-    let kinds = match options.only {
-        Some(only) => vec![only],
-        None if options.soak => vec![Kind::Run],
-        None => Kind::value_variants().to_vec(),
+    let kinds = match options.only.as_slice() {
+        [] if options.soak => &[Kind::Run],
+        [] => Kind::value_variants(),
+        only => only,
     };
     let share = Duration::from_secs_f64(options.minutes * 60.0 / kinds.len() as f64);
     let mut accounts = Vec::new();
-    for kind in kinds {
+    for &kind in kinds {
         match catch_unwind(AssertUnwindSafe(|| live_through(kind, share, &options))) {
             Ok(account) => accounts.push(account),
             // The panic has said what.

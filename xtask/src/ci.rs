@@ -114,7 +114,13 @@ impl Check {
                 }
                 command::run(&mut cargo)
             }
-            Self::Chaos => command::run(cargo.args(["xtask", "chaos", "--minutes", "1"])),
+            Self::Chaos => command::run(cargo.args([
+                "xtask",
+                "chaos",
+                "--minutes=1",
+                "--only=run,attach",
+                "--reloads=1",
+            ])),
         }
     }
 }
