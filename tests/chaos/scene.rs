@@ -203,9 +203,10 @@ impl<'a> Scene<'a> {
             self.traffic.burst(BURST);
             pause(chance, 300);
         }
-        self.history.ledger.kills(pid, victim.accepted());
         // At the least: more may come until it is dead.
         self.history.queued += victim.queued();
+        let accepted = victim.accepted();
+        self.history.ledger.kills(pid, accepted);
         victim.kill();
         self.history.ledger.is_dead();
         true
