@@ -12,10 +12,10 @@ use std::{
 };
 
 use balancer::socket;
-use harness::{host::balancer, running::send};
-use rustix::{process::Signal, stdio::dup2_stdin};
+use harness::host::balancer;
+use rustix::stdio::dup2_stdin;
 
-use crate::victim;
+use crate::{victim, world::terminate};
 
 /// When one that died is started again: after 100 ms, as systemd's `RestartSec=` is by default, and as
 /// `balancer run` does it at first.
@@ -54,7 +54,7 @@ impl Fleet {
     /// Tells one to end, for good.
     pub fn dismiss(&mut self, pid: u32) {
         if let Some(place) = self.servers.iter().position(|server| server.id() == pid) {
-            send(pid, Signal::TERM);
+            terminate(pid);
             self.leaving.push(self.servers.remove(place));
         }
     }

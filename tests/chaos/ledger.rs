@@ -54,10 +54,12 @@ pub enum Fate {
 /// A worker that was killed.
 #[derive(Clone, Debug)]
 struct Death {
-    begun: Instant,
-    ended: Instant,
+    /// When it was stopped; from then on it accepted nothing.
+    stopped: Instant,
     /// The client's port of each connection that it had accepted.
     accepted: HashSet<u16>,
+    /// From the signal until its sockets were closed.
+    dying: Option<(Instant, Instant)>,
 }
 
 /// Who died, and with what in hand.
@@ -68,18 +70,16 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A worker is about to be killed that has accepted the connections of these clients.
-    pub fn kills(&mut self, worker: u32, accepted: HashSet<u16>) {
-        let now = Instant::now();
-        self.killed.push(Death { begun: now, ended: now, accepted });
-        self.told_to_end.insert(worker, now);
-    }
-
-    /// It is dead, and its sockets are closed.
-    pub fn is_dead(&mut self) {
-        if let Some(death) = self.killed.last_mut() {
-            death.ended = Instant::now();
-        }
+    /// A worker was stopped that had accepted the connections of these clients, and killed.
+    pub fn killed(
+        &mut self,
+        worker: u32,
+        stopped: Instant,
+        accepted: HashSet<u16>,
+        dying: Option<(Instant, Instant)>,
+    ) {
+        self.killed.push(Death { stopped, accepted, dying });
+        self.told_to_end.insert(worker, stopped);
     }
 
     /// A worker is about to be told to end, or has told so itself.
@@ -107,14 +107,16 @@ impl Ledger {
     fn was_in_hand(&self, attempt: &Attempt) -> bool {
         let Some(port) = attempt.port else { return false };
         self.killed.iter().any(|death| {
-            (attempt.begun..=attempt.ended).contains(&death.begun) && death.accepted.contains(&port)
+            let within = (attempt.begun..=attempt.ended).contains(&death.stopped);
+            within && death.accepted.contains(&port)
         })
     }
 
     /// Whether it began to connect while a worker was dying.
     fn came_at_death(&self, attempt: &Attempt) -> bool {
-        let came = |death: &Death| (death.begun..=death.ended).contains(&attempt.begun);
-        attempt.worker.is_none() && self.killed.iter().any(came)
+        let mut deaths = self.killed.iter().filter_map(|death| death.dying);
+        let came = deaths.any(|(begun, ended)| (begun..=ended).contains(&attempt.begun));
+        attempt.worker.is_none() && came
     }
 
     /// All that is known of a request.
@@ -123,12 +125,12 @@ impl Ledger {
             let Attempt { port, connected, worker, failure, .. } = *attempt;
             let ended = worker.and_then(|worker| self.told_to_end.get(&worker));
             let before = ended.map(|at| attempt.ended.saturating_duration_since(*at));
-            let since = self.killed.iter().rfind(|death| death.begun <= attempt.ended);
+            let since = self.killed.iter().rfind(|death| death.stopped <= attempt.ended);
             format!(
                 "port {port:?} (connected {connected}), worker {worker:?} (told to end {before:?} \
-                 before), {failure:?} after {:?}; {:?} after the last kill",
+                 before), {failure:?} after {:?}; {:?} after the last stop",
                 attempt.ended - attempt.begun,
-                since.map(|death| attempt.ended - death.begun),
+                since.map(|death| attempt.ended - death.stopped),
             )
         });
         attempts.collect::<Vec<_>>().join("; then ")
@@ -184,7 +186,7 @@ mod tests {
 
     fn killed(ports: &[u16]) -> Ledger {
         let mut ledger = Ledger::default();
-        ledger.kills(WORKER, ports.iter().copied().collect());
+        ledger.killed(WORKER, Instant::now(), ports.iter().copied().collect(), None);
         ledger
     }
 
@@ -231,7 +233,7 @@ mod tests {
         let waited = attempt(None, Some(ErrorKind::Reset));
         let came = Attempt { begun, ..waited };
         assert_eq!(fate(&ledger, &[came]), Fate::Lost("reset"));
-        ledger.is_dead();
+        ledger.killed(WORKER, begun, HashSet::new(), Some((begun, Instant::now())));
         assert_eq!(fate(&ledger, &[came]), Fate::AtDeath);
         assert_eq!(fate(&ledger, &[waited]), Fate::Lost("reset"));
         let silent = Attempt { failure: Some(ErrorKind::Timeout), ..came };

@@ -199,23 +199,26 @@ impl<'a> Scene<'a> {
     fn kill(&mut self, chance: usize, queued: bool) -> bool {
         let Some(pid) = self.victim(chance) else { return false };
         let Some(victim) = Victim::stop(pid) else { return false };
+        let (stopped, accepted) = (Instant::now(), victim.accepted());
         if queued {
             self.traffic.burst(BURST);
             pause(chance, 300);
         }
         // At the least: more may come until it is dead.
         self.history.queued += victim.queued();
-        let accepted = victim.accepted();
-        self.history.ledger.kills(pid, accepted);
-        victim.kill();
-        self.history.ledger.is_dead();
+        self.history.ledger.killed(pid, stopped, accepted, victim.kill());
         true
     }
 
     fn stall(&mut self, chance: usize) -> bool {
-        let Some(victim) = self.victim(chance).and_then(Victim::stop) else { return false };
+        let Some(pid) = self.victim(chance) else { return false };
+        let Some(victim) = Victim::stop(pid) else { return false };
+        let (stopped, accepted) = (Instant::now(), victim.accepted());
         pause(chance, 500);
-        victim.go_on();
+        if !victim.go_on() {
+            // A reload has waited as long for it as it was told to, and has killed it.
+            self.history.ledger.killed(pid, stopped, accepted, None);
+        }
         true
     }
 

@@ -1,13 +1,15 @@
 //! A worker that is stopped, looked into, killed.
 
-use std::{collections::HashSet, fs};
+use std::{collections::HashSet, fs, time::Instant};
 
-use harness::running::{send, try_until, wait_until_gone, watch};
+use harness::running::{try_until, wait_until_gone};
 use procfs::{
     net::TcpState,
     process::{FDTarget, Process},
 };
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open,
+};
 use socket2::SockRef;
 
 /// A process that stands still.
@@ -21,7 +23,7 @@ impl Victim {
     pub fn stop(pid: u32) -> Option<Self> {
         let process = Process::new(i32::try_from(pid).ok()?).ok()?;
         let raw = Pid::from_raw(process.pid)?;
-        rustix::process::kill_process(raw, Signal::STOP).ok()?;
+        kill_process(raw, Signal::STOP).ok()?;
         let mut state = None;
         let stands = try_until(|| {
             state = process.stat().ok().map(|stat| stat.state);
@@ -57,16 +59,22 @@ impl Victim {
         })
     }
 
-    /// Lets it go on.
-    pub fn go_on(self) {
-        send(self.pid, Signal::CONT);
+    /// Lets it go on; false where it was killed meanwhile.
+    pub fn go_on(self) -> bool {
+        lives(self.pid) && self.signal(Signal::CONT)
     }
 
-    /// Kills it, and waits until its sockets are closed.
-    pub fn kill(self) {
-        let process = watch(self.pid);
-        send(self.pid, Signal::KILL);
-        wait_until_gone(&process, "a worker");
+    /// Kills it, and waits until its sockets are closed: from when until when that took. None where
+    /// somebody else has killed it.
+    pub fn kill(self) -> Option<(Instant, Instant)> {
+        let process = pidfd_open(Pid::from_raw(self.process.pid)?, PidfdFlags::empty()).ok()?;
+        let begun = Instant::now();
+        self.signal(Signal::KILL).then(|| wait_until_gone(&process, "a worker"))?;
+        Some((begun, Instant::now()))
+    }
+
+    fn signal(&self, signal: Signal) -> bool {
+        Pid::from_raw(self.process.pid).is_some_and(|pid| kill_process(pid, signal).is_ok())
     }
 }
 

@@ -8,11 +8,8 @@ use std::{
 };
 
 use clap::ValueEnum;
-use harness::{
-    Host, Running,
-    running::{send, try_until},
-};
-use rustix::process::Signal;
+use harness::{Host, Running, running::try_until};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{fleet::Fleet, victim};
 
@@ -189,7 +186,9 @@ pub fn address() -> SocketAddr {
     ADDRESS.parse().expect("an address")
 }
 
-/// Tells a worker to end.
+/// Tells a worker to end; one that is gone need not be told.
 pub fn terminate(pid: u32) {
-    send(pid, Signal::TERM);
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::TERM);
+    }
 }
