@@ -363,6 +363,18 @@ fn a_predecessor_that_does_not_finish_in_time_is_ended_all_the_same() {
 }
 
 #[test]
+fn a_predecessor_is_told_to_end_and_not_killed() {
+    with_python(|host| {
+        let script = "trap 'echo told to end; exit' TERM; python3 \"$0\" handed & wait";
+        let running = host.run(&["--workers", "2", "--", "sh", "-c", script, SERVER]);
+        host.succeed(&["reload"]);
+        let ended = running.stop();
+        // Two by the reload, and their successors as all stops.
+        assert_eq!(ended.stdout.matches("told to end").count(), 4, "{ended:?}");
+    });
+}
+
+#[test]
 fn stopping_during_a_reload_ends_all_in_order() {
     with_python(|host| {
         let running = run_two(host, &[], &[]);

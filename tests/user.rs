@@ -37,10 +37,17 @@ fn is_nobodys(pid: u32) {
 }
 
 fn ids(user: &str) -> (String, String) {
+    (entry(user, 2), entry(user, 3))
+}
+
+fn home(user: &str) -> String {
+    entry(user, 5)
+}
+
+fn entry(user: &str, field: usize) -> String {
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     let line = passwd.lines().find(|line| line.starts_with(&format!("{user}:"))).unwrap();
-    let fields: Vec<&str> = line.split(':').collect();
-    (fields[2].to_owned(), fields[3].to_owned())
+    line.split(':').nth(field).unwrap().to_owned()
 }
 
 #[test]
@@ -83,7 +90,9 @@ fn commands_run_as_another_user_whether_they_are_handed_their_socket_or_bind() {
             let workers = host.workers(None);
             workers.iter().copied().for_each(is_nobodys);
             let environment = fs::read_to_string(format!("/proc/{}/environ", workers[0])).unwrap();
-            assert!(environment.split('\0').any(|variable| variable == "USER=nobody"));
+            for variable in ["USER=nobody", "LOGNAME=nobody", &format!("HOME={}", home(USER))] {
+                assert!(environment.split('\0').any(|set| set == variable), "{environment}");
+            }
             assert!(workers.contains(&ask(running.address()).unwrap()));
             host.succeed(&["reload"]);
             host.workers(None).into_iter().for_each(is_nobodys);

@@ -236,6 +236,8 @@ mod tests {
         ledger.killed(WORKER, begun, HashSet::new(), Some((begun, Instant::now())));
         assert_eq!(fate(&ledger, &[came]), Fate::AtDeath);
         assert_eq!(fate(&ledger, &[waited]), Fate::Lost("reset"));
+        let known = Attempt { worker: Some(WORKER + 1), ..came };
+        assert_eq!(fate(&ledger, &[known]), Fate::Lost("reset"));
         let silent = Attempt { failure: Some(ErrorKind::Timeout), ..came };
         assert_eq!(fate(&ledger, &[silent]), Fate::Lost("no answer in time"));
     }

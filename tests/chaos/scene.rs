@@ -86,6 +86,9 @@ impl<'a> Scene<'a> {
     /// Does it; `chance` decides to whom and how.
     pub fn inflict(&mut self, fault: Fault, chance: usize) {
         self.world.tend();
+        if self.reload.is_some() {
+            self.expect_ends();
+        }
         let steered = self.world.is_steered();
         let done = match fault {
             Fault::Switch => steered && self.command("policy", POLICIES[chance % POLICIES.len()]),
@@ -163,17 +166,22 @@ impl<'a> Scene<'a> {
 
     /// Whether it happened or not: all that there were may have ended since.
     fn reload(&mut self) {
-        let workers = self.world.living();
+        let workers = self.expect_ends();
         self.orphaned = false;
         self.reload = self.world.begin_reload();
         if self.reload.is_some() {
-            workers.into_iter().for_each(|pid| self.history.ledger.ends(pid));
             return;
         }
         for pid in workers {
-            self.history.ledger.ends(pid);
             self.world.replace(pid);
         }
+    }
+
+    /// Those who serve, who may be told to end from now on: also one that was started meanwhile.
+    fn expect_ends(&mut self) -> Vec<u32> {
+        let workers = self.world.living();
+        workers.iter().for_each(|pid| self.history.ledger.ends(*pid));
+        workers
     }
 
     fn finish_reload(&mut self) {

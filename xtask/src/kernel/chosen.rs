@@ -17,7 +17,8 @@ pub const CHOSEN: &[(&str, &[&str])] = &[
     ("control", &["a_policy_switch", "a_weight_takes_effect"]),
     ("drain", &["no_policy_lets_a_drained_member", "waiting_lasts", "what_a_dying_worker"]),
     ("groups", &["a_socket_is_listed", "of_several_processes"]),
-    ("kernel-cases", &[]),
+    // The others of it need nft.
+    ("kernel-cases", &["selecting", "requests_that_no_slot"]),
     (
         "lifecycle",
         &[
