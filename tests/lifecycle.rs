@@ -4,7 +4,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
 };
 
 use harness::{
@@ -151,6 +151,20 @@ fn stopping_finishes_a_request_in_flight() {
         client.read_to_string(&mut text).unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK"), "{text:?}");
         assert!(running.ended().status.success());
+    });
+}
+
+#[test]
+fn a_client_that_is_done_sending_is_answered_all_the_same() {
+    Host::with(|host| {
+        let running = host.run(&["--workers", "1"]);
+        // Often, so that one says so between the worker's reading and its answer.
+        for _ in 0..1000 {
+            let client = connect(running.address()).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            receive(client).unwrap();
+        }
+        running.stop();
     });
 }
 

@@ -183,8 +183,11 @@ impl Worker {
             let worker = Arc::clone(&self);
             async move { Ok::<_, Infallible>(worker.answer(&request, client).await) }
         });
+        // Who is done sending may still wait for its answer; hyper takes it for gone else, where it
+        // finds that out between request and answer.
+        let mut http = http1::Builder::new();
         let mut connection =
-            pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            pin!(http.half_close(true).serve_connection(TokioIo::new(stream), service));
         let told_to_stop = async {
             let _ = stopping.wait_for(|stopping| *stopping).await;
             let _ = timeout(FIRST_REQUEST, asked.notified()).await;
