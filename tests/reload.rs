@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -16,13 +16,12 @@ use harness::{
     host::balancer,
     line::{Client, SERVER, ask},
     load::Load,
-    running::{send, wait_until, wait_until_gone, watch},
+    running::{all_new, send, wait_until, wait_until_gone, watch},
     there,
 };
 use rustix::{
     fs::{CWD, FileType, Mode, mknodat},
     process::Signal,
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
 };
 use tempfile::TempDir;
 
@@ -72,12 +71,6 @@ fn serve(words: &str) -> String {
     format!("exec python3 {SERVER} handed {words}")
 }
 
-/// Nobody of these is in the other list.
-fn all_new(before: &[u32], after: &[u32]) {
-    assert_eq!(before.len(), after.len());
-    assert!(after.iter().all(|pid| !before.contains(pid)), "{before:?}, then {after:?}");
-}
-
 #[test]
 fn a_reload_under_load_replaces_every_worker_and_loses_no_request() {
     Host::with(|host| {
@@ -118,18 +111,6 @@ fn commands_are_reloaded_without_losing_a_request() {
             assert_eq!(host.status()["fallback"], 0);
             assert!(running.stop().status.success());
         }
-    });
-}
-
-#[test]
-fn a_hangup_asks_for_a_reload() {
-    Host::with(|host| {
-        let mut running = host.run(&["--workers", "2"]);
-        let before = host.workers(None);
-        running.signal(Signal::HUP);
-        running.wait_for("(2 of 2 reloaded)");
-        all_new(&before, &host.workers(None));
-        running.stop();
     });
 }
 
@@ -411,48 +392,5 @@ fn where_nobody_can_be_drained_or_started_nothing_is_reloaded() {
         host.succeed(&["attach", ADDRESS, "--once"]);
         let refusal = host.fail(1, &["reload"]);
         assert!(refusal.contains("not started by balancer"), "{refusal}");
-    });
-}
-
-/// Starts a command in a session of its own, in a terminal that is gone when it is dropped.
-fn in_terminal(mut command: Command) -> (Running, std::os::fd::OwnedFd) {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap();
-    let take = move || {
-        rustix::process::setsid()?;
-        // The first that a session leader opens is its own.
-        let flags = rustix::fs::OFlags::RDWR;
-        std::mem::forget(rustix::fs::open(&name, flags, Mode::empty())?);
-        Ok(())
-    };
-    // SAFETY: system calls only, nothing allocated, between fork and exec.
-    unsafe { command.pre_exec(take) };
-    (Running::start(command), terminal)
-}
-
-#[test]
-fn without_its_terminal_it_stops_unless_it_was_started_by_nohup() {
-    Host::with(|host| {
-        let (running, terminal) = in_terminal(host.balancer(&["run", "--workers", "1"]));
-        let before = host.workers(None);
-        running.signal(Signal::HUP);
-        wait_until("a reload", || host.workers(Some("live")) != before);
-        drop(terminal);
-        let ended = running.ended();
-        assert!(ended.status.success() && ended.stdout.contains("stopping"), "{ended:?}");
-        assert!(host.is_clean());
-
-        let mut nohup = Command::new("nohup");
-        nohup.env("BALANCER_BPFFS", host.bpffs()).arg(balancer()).args(["run", "--workers", "1"]);
-        let (mut running, terminal) = in_terminal(nohup);
-        let before = host.workers(None);
-        drop(terminal);
-        host.succeed(&["reload"]);
-        running.wait_for("(1 of 1 reloaded)");
-        all_new(&before, &host.workers(None));
-        let ended = running.stop();
-        assert_eq!(ended.stdout.matches("reloading").count(), 1, "{ended:?}");
     });
 }

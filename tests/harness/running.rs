@@ -161,6 +161,15 @@ fn worker_pid(line: &str) -> Option<u32> {
     line.strip_prefix("Server with PID: [")?.strip_suffix("] is running")?.parse().ok()
 }
 
+/// Nobody of those before is among these.
+///
+/// # Panics
+/// Where somebody is, or some are missing.
+pub fn all_new(before: &[u32], after: &[u32]) {
+    assert_eq!(before.len(), after.len());
+    assert!(after.iter().all(|pid| !before.contains(pid)), "{before:?}, then {after:?}");
+}
+
 /// A handle on a process that stays with it whatever becomes of its PID.
 pub fn watch(pid: u32) -> OwnedFd {
     pidfd_open(to_pid(pid), PidfdFlags::empty()).expect("a process")

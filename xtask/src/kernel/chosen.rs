@@ -59,7 +59,7 @@ pub const CHOSEN: &[(&str, &[&str])] = &[
             "what_no_slot_can_take",
         ],
     ),
-    ("reload", &["what_waits_in_the_queue_of_a_predecessor"]),
+    ("reload", &["predecessor"]),
     ("slow-start", &["without_the_option"]),
     ("sticky", &["when_a_worker_dies", "a_connection_that_migrates"]),
     ("takeover", &["workers_that_died_meanwhile", "an_attached_group"]),
