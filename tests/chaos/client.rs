@@ -18,7 +18,11 @@ use hyper::{
     header::{CONNECTION, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use crate::ledger::Attempt;
 
@@ -37,6 +41,31 @@ pub struct Connection {
 pub async fn ask_once(address: SocketAddr) -> Attempt {
     let (_, attempt) = Connection::open_and_ask(address, true).await;
     attempt
+}
+
+/// As [`ask_once`], by somebody who takes so long to ask: a worker has the request in hand meanwhile.
+pub async fn ask_slowly(address: SocketAddr, pause: Duration) -> Attempt {
+    let begun = Instant::now();
+    let (mut port, mut worker) = (None, None);
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        port = Some(stream.local_addr()?.port());
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: chaos\r\n").await?;
+        sleep(pause).await;
+        stream.write_all(b"Connection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    let failure = match patiently(asked).await {
+        Ok(answer) if answer.is_empty() => Some(ErrorKind::Closed),
+        Ok(answer) => {
+            worker = who_answered(&answer).filter(|_| answer.starts_with("HTTP/1.1 200 "));
+            worker.is_none().then_some(ErrorKind::Strange)
+        }
+        Err(failure) => Some(failure),
+    };
+    Attempt { port, connected: port.is_some(), begun, ended: Instant::now(), worker, failure }
 }
 
 impl Connection {
@@ -110,9 +139,13 @@ impl Connection {
 async fn read(answer: Response<Incoming>) -> hyper::Result<Option<u32>> {
     let good = answer.status() == StatusCode::OK;
     let body = answer.into_body().collect().await?.to_bytes();
-    let text = String::from_utf8_lossy(&body);
-    let pid = text.trim_end().strip_suffix(']').and_then(|text| text.rsplit_once("PID: ["));
-    Ok(pid.filter(|_| good).and_then(|(_, pid)| pid.parse().ok()))
+    Ok(who_answered(&String::from_utf8_lossy(&body)).filter(|_| good))
+}
+
+/// The PID at the end of an answer.
+fn who_answered(text: &str) -> Option<u32> {
+    let (_, pid) = text.trim_end().strip_suffix(']')?.rsplit_once("PID: [")?;
+    pid.parse().ok()
 }
 
 async fn patiently<T>(answer: impl Future<Output = io::Result<T>>) -> Result<T, ErrorKind> {

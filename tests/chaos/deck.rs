@@ -39,7 +39,7 @@ pub const FAULTS: [(Fault, usize, &str); 11] = [
     (Fault::KernelAndBack, 2, "to the kernel's hash and back"),
     (Fault::Weigh, 20, "weight changed"),
     (Fault::Drain, 5, "worker drained and resumed"),
-    (Fault::Reload, 10, "reload"),
+    (Fault::Reload, 16, "reload"),
     (Fault::KillQueued, 10, "worker stopped, then kill -9"),
     (Fault::Kill, 4, "worker kill -9"),
     (Fault::Stall, 5, "worker stopped, then continued"),

@@ -30,6 +30,8 @@ pub struct Attempt {
 pub struct Asked {
     /// When it was due.
     pub due: Instant,
+    /// Whether its client took its time.
+    pub slow: bool,
     /// One, or two.
     pub attempts: Vec<Attempt>,
 }
@@ -79,7 +81,8 @@ impl Ledger {
         dying: Option<(Instant, Instant)>,
     ) {
         self.killed.push(Death { stopped, accepted, dying });
-        self.told_to_end.insert(worker, stopped);
+        // It may have been told before, and be about to end.
+        self.told_to_end.entry(worker).or_insert(stopped);
     }
 
     /// A worker is about to be told to end, or has told so itself.
@@ -181,7 +184,7 @@ mod tests {
     }
 
     fn fate(ledger: &Ledger, attempts: &[Attempt]) -> Fate {
-        ledger.fate(&Asked { due: Instant::now(), attempts: attempts.to_vec() })
+        ledger.fate(&Asked { due: Instant::now(), slow: false, attempts: attempts.to_vec() })
     }
 
     fn killed(ports: &[u16]) -> Ledger {
@@ -224,6 +227,9 @@ mod tests {
         assert_eq!(fate(&ledger, &[closed, answered]), Fate::ServedAgain);
         let reset = attempt(None, Some(ErrorKind::Reset));
         assert_eq!(fate(&ledger, &[closed, reset]), Fate::Lost("reset"));
+        // It closed its connections, and was killed before it had ended.
+        ledger.killed(WORKER, answered.ended + Duration::from_secs(1), HashSet::new(), None);
+        assert_eq!(fate(&ledger, &[closed, answered]), Fate::ServedAgain);
     }
 
     #[test]

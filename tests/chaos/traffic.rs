@@ -1,5 +1,5 @@
 //! The load: requests that come on time, whatever becomes of those before. Most have a connection of
-//! their own; some clients keep theirs.
+//! their own, a tenth of these by clients that are slow; some clients keep theirs.
 
 use std::{
     net::SocketAddr,
@@ -17,9 +17,13 @@ use tokio::{
 };
 
 use crate::{
-    client::{Connection, ask_once},
+    client::{Connection, ask_once, ask_slowly},
     ledger::Asked,
 };
+
+/// How long a slow client takes to ask: longer than a reload waits before it tells a worker to end,
+/// and shorter than that and what it then waits for the end.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// How much comes.
 #[derive(Clone, Copy, Debug)]
@@ -76,23 +80,25 @@ async fn generate(
         tokio::spawn(keep(address, rate.each, report.clone(), over.clone()));
     }
     let every = Duration::from_secs(1) / rate.alone;
-    let alone = |due| {
+    let alone = |due, slow| {
         let report = report.clone();
         tokio::spawn(async move {
-            let attempts = vec![ask_once(address).await];
-            let _ = report.send(Asked { due, attempts });
+            let asked =
+                if slow { ask_slowly(address, SLOW).await } else { ask_once(address).await };
+            let _ = report.send(Asked { due, slow, attempts: vec![asked] });
         })
     };
     let mut due = Instant::now();
+    let mut slow = (0..10).map(|n| n == 0).cycle();
     loop {
         tokio::select! {
             ready = pacer.until(due) => {
                 ready.expect("a timer");
-                alone(due);
+                alone(due, slow.next() == Some(true));
                 due += every;
             }
             burst = bursts.recv() => match burst {
-                Some(count) => drop((0..count).map(|_| alone(Instant::now())).collect::<Vec<_>>()),
+                Some(count) => (0..count).for_each(|_| drop(alone(Instant::now(), false))),
                 None => break,
             }
         }
@@ -131,6 +137,6 @@ async fn keep(
             attempts.push(attempt);
             kept = connection.filter(|_| attempt.failure.is_none());
         }
-        let _ = report.send(Asked { due, attempts });
+        let _ = report.send(Asked { due, slow: false, attempts });
     }
 }

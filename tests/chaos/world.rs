@@ -15,6 +15,9 @@ use crate::{fleet::Fleet, victim};
 
 const ADDRESS: &str = "127.0.0.1:8080";
 
+/// How long connections that are open may hold up a reload.
+const DRAIN: &str = "400ms";
+
 /// How many workers there are in the beginning.
 pub const WORKERS: usize = 4;
 
@@ -81,7 +84,7 @@ impl<'a> World<'a> {
         let workers = self.workers.to_string();
         self.agent = match self.kind {
             Kind::Run => {
-                let args = ["--listen", ADDRESS, "--workers", &workers, "--drain-timeout", "300ms"];
+                let args = ["--listen", ADDRESS, "--workers", &workers, "--drain-timeout", DRAIN];
                 Some(self.host.run(&[&args, more].concat()))
             }
             Kind::Attach => Some(self.host.attach(&[&[ADDRESS], more].concat())),
@@ -144,7 +147,7 @@ impl<'a> World<'a> {
         let new = fleet.add();
         if self.is_steered() {
             try_until(|| self.members("live").contains(&new));
-            self.balancer(&["drain", &old.to_string(), "--wait", "--timeout", "300ms"]);
+            self.balancer(&["drain", &old.to_string(), "--wait", "--timeout", DRAIN]);
         }
         if let Some(fleet) = &mut self.fleet {
             fleet.dismiss(old);
