@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is a test that failed")]
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::fs;
 
 use aya::programs::ProgramInfo;
 use balancer::steering::{Steering, Store};
@@ -11,16 +11,13 @@ use balancer_ebpf::LAYOUT_VERSION;
 use harness::{
     Host, Running,
     client::{by_slot, request, requests},
-    line::{Client, SERVER, ask},
+    line::{SERVER, ask},
     load::{CLIENTS, Load},
     running::{send, wait_until, wait_until_gone, watch},
     servers::{self, Server},
     there,
 };
-use rustix::{
-    fs::{CWD, FileType, Mode, mknodat},
-    process::Signal,
-};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const ADDRESS: &str = "127.0.0.1:8090";
@@ -29,12 +26,6 @@ fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
     if there("python3") {
         Host::with(test);
     }
-}
-
-/// Kills a balancer, which has no time to say good-bye.
-fn kill(agent: Running) {
-    agent.signal(Signal::KILL);
-    agent.ended();
 }
 
 fn kill_worker(pid: u32) {
@@ -76,7 +67,7 @@ fn a_killed_balancer_is_taken_over_under_load_and_nothing_is_lost() {
         let (address, workers) = (agent.address(), host.workers(None));
         let program = programs(host);
         let load = Load::start(move || request(address));
-        kill(agent);
+        agent.kill();
         load.goes_on();
         let before = selected(&host.status());
         let mut agent = take_over(host, &[]);
@@ -108,7 +99,7 @@ fn workers_that_died_meanwhile_are_started_and_all_have_their_weights() {
     Host::with(|host| {
         let agent = run(host, &["--weights", "1,2,3", "--policy", "weighted"]);
         let workers = host.workers(None);
-        kill(agent);
+        agent.kill();
         kill_worker(workers[2]);
         let mut agent = take_over(host, &[]);
         agent.wait_for("is back as PID");
@@ -134,7 +125,7 @@ fn one_that_waited_to_be_started_again_is_started_too() {
         let victim = host.workers(None).into_iter().find(|pid| *pid != stays);
         kill_worker(victim.unwrap());
         wait_until("a worker that waits", || host.workers(None) == [stays]);
-        kill(agent);
+        agent.kill();
         let mut agent = take_over(host, &command);
         agent.wait_for("is back as PID");
         assert_eq!(host.workers(Some("live")).len(), 2);
@@ -147,7 +138,7 @@ fn a_group_of_which_nobody_lives_is_taken_over_too() {
     Host::with(|host| {
         let agent = run(host, &["--workers", "2"]);
         let workers = host.workers(None);
-        kill(agent);
+        agent.kill();
         workers.into_iter().for_each(kill_worker);
         let mut agent = take_over(host, &[]);
         for _ in 0..2 {
@@ -163,7 +154,7 @@ fn a_group_of_which_nobody_lives_is_taken_over_too() {
 #[test]
 fn policy_weights_and_more_workers_apply_where_they_are_given() {
     Host::with(|host| {
-        kill(run(host, &["--workers", "2"]));
+        run(host, &["--workers", "2"]).kill();
         let workers = host.workers(None);
         let mut agent = take_over(host, &["--policy", "weighted", "--weights", "3,2,1"]);
         agent.wait_for("worker 2 is back as PID");
@@ -181,7 +172,7 @@ fn what_a_command_prints_meanwhile_is_no_error_and_is_read_by_who_takes_over() {
         let agent = run(host, &command);
         let server = ask(agent.address()).unwrap();
         let address = agent.address();
-        kill(agent);
+        agent.kill();
         // Each answer is preceded by a line of its own.
         for _ in 0..3 {
             assert_eq!(ask(address).unwrap(), server);
@@ -201,7 +192,7 @@ fn what_a_command_prints_is_read_again_and_its_children_end_with_it() {
         let script = "python3 \"$0\" handed talk & wait";
         let command = ["--workers", "1", "--", "sh", "-c", script, SERVER];
         let agent = run(host, &command);
-        kill(agent);
+        agent.kill();
         let mut agent = take_over(host, &command);
         let server = ask(agent.address()).unwrap();
         agent.wait_for("[0] asked");
@@ -223,7 +214,7 @@ fn what_bound_for_itself_is_taken_over_with_its_process_group() {
         let agent = run(host, &command);
         let address = agent.address();
         let load = Load::start(move || ask(address));
-        kill(agent);
+        agent.kill();
         let agent = take_over(host, &command);
         let workers = host.workers(None);
         host.succeed(&["reload"]);
@@ -234,78 +225,11 @@ fn what_bound_for_itself_is_taken_over_with_its_process_group() {
     });
 }
 
-/// Once the one that a reload had set aside is gone, there are these workers, and a reload works.
-fn whole_again(host: &Host, agent: Running, expected: &[u32]) {
-    wait_until("the one set aside to end", || host.workers(None) == expected);
-    assert_eq!(host.workers(Some("live")), expected);
-    assert_eq!(by_pid(agent.address(), 20), [10, 10]);
-    host.succeed(&["reload"]);
-    assert_eq!(host.workers(Some("live")).len(), 2);
-    agent.stop();
-}
-
-fn by_pid(address: SocketAddr, count: usize) -> Vec<usize> {
-    let mut counts = std::collections::BTreeMap::<u32, usize>::new();
-    for _ in 0..count {
-        *counts.entry(ask(address).unwrap()).or_default() += 1;
-    }
-    counts.into_values().collect()
-}
-
-#[test]
-fn a_reload_that_was_cut_short_leaves_neither_too_many_nor_too_few() {
-    with_python(|host| {
-        let command = ["--workers", "2", "--", "python3", SERVER, "handed"];
-        let agent = run(host, &command);
-        let before = host.workers(None);
-        let mut clients = [0; 2].map(|_| Client::connect(agent.address()).unwrap());
-        let _pids = clients.each_mut().map(|client| client.ask().unwrap());
-        agent.signal(Signal::HUP);
-        wait_until("a drain", || host.workers(Some("draining")) == before[..1]);
-        let expected = host.workers(Some("live"));
-        // Both serve, and have said all that they say when they start.
-        assert_eq!(by_pid(agent.address(), 4), [2, 2]);
-        kill(agent);
-        let agent = take_over(host, &command);
-        // It still has its connection.
-        assert_eq!(host.workers(Some("draining")), before[..1]);
-        drop(clients);
-        whole_again(host, agent, &expected);
-    });
-}
-
-#[test]
-fn a_successor_that_was_not_ready_is_ended_and_its_predecessor_stays() {
-    with_python(|host| {
-        let directory = tempfile::tempdir().unwrap();
-        let gate = directory.path().join("gate");
-        fs::write(&gate, "").unwrap();
-        let gated = format!("gate={}", gate.display());
-        let ready = ["--workers", "2", "--ready", "notify"];
-        let command = [&ready[..], &["--", "python3", SERVER, "handed", &gated, "notify"]].concat();
-        let agent = run(host, &command);
-        let before = host.workers(None);
-        close(&gate);
-        agent.signal(Signal::HUP);
-        wait_until("a successor", || host.workers(Some("starting")).len() == 1);
-        kill(agent);
-        fs::remove_file(&gate).unwrap();
-        fs::write(&gate, "").unwrap();
-        whole_again(host, take_over(host, &command), &before);
-    });
-}
-
-/// Puts a FIFO, which nobody writes to, in place of a file.
-fn close(gate: &Path) {
-    fs::remove_file(gate).unwrap();
-    mknodat(CWD, gate, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-}
-
 #[test]
 fn an_attached_group_is_taken_over_alike() {
     with_python(|host| {
         let mut servers = Server::several(3, "tcp", ADDRESS);
-        kill(host.attach(&[ADDRESS, "--policy", "random"]));
+        host.attach(&[ADDRESS, "--policy", "random"]).kill();
         let program = programs(host);
         servers::ask(ADDRESS, 10);
         servers.remove(0).kill();
@@ -353,7 +277,7 @@ fn what_cannot_be_taken_over_is_refused_and_stays_as_it_is() {
         let workers = host.workers(None);
         let pid = agent.pid().to_string();
         refused(host, 1, &RUN, &["tcp-8090", &format!("PID {pid}"), &format!("kill -9 {pid}")]);
-        kill(agent);
+        agent.kill();
         let named = [&RUN[..], &["--name", "web"]].concat();
         refused(host, 1, &named, &["no group web on tcp/127.0.0.1:8090"]);
         refused(host, 1, &["attach", ADDRESS, "--takeover"], &["balancer run --listen", ADDRESS]);
@@ -374,7 +298,7 @@ fn what_cannot_be_taken_over_is_refused_and_stays_as_it_is() {
 #[test]
 fn a_group_of_another_version_is_refused_as_such() {
     Host::with(|host| {
-        kill(run(host, &["--workers", "1"]));
+        run(host, &["--workers", "1"]).kill();
         let workers = host.workers(None);
         let path = host.pins("tcp-8090").join("GROUP");
         let other = LAYOUT_VERSION + 1;

@@ -76,6 +76,8 @@ pub enum SlotState {
     Live = 2,
     /// Out of the table on purpose; its connections go on.
     Draining = 3,
+    /// Out of the table for good: its worker is replaced, and to end once its connections have.
+    Leaving = 4,
 }
 
 impl SlotState {
@@ -85,6 +87,7 @@ impl SlotState {
             1 => Self::Starting,
             2 => Self::Live,
             3 => Self::Draining,
+            4 => Self::Leaving,
             _ => Self::Vacant,
         }
     }

@@ -8,7 +8,7 @@ use balancer_ebpf::record::{AgentRecord, WHY_BYTES};
 pub struct AgentState {
     /// How many workers it keeps.
     pub workers: u32,
-    /// Slot of a worker that was replaced and has not ended yet.
+    /// Slot of the last worker that was replaced, until it has ended.
     pub leaving: Option<u32>,
     /// Number of the last reload that `balancer reload` has asked for; 0 for none.
     pub asked: u32,

@@ -24,6 +24,12 @@ pub enum Refusal {
     /// It gets nothing yet, and would be put in the table once it is ready.
     #[error("PID {0} is starting and gets no connections yet; try again when it is live")]
     Starting(u32),
+    /// It gets nothing any more, and ends.
+    #[error(
+        "PID {0} is being replaced: it gets no new connections, and ends once it has none; wait for \
+         its end, or stop it"
+    )]
+    Leaving(u32),
     /// Nobody would be left.
     #[error(
         "{pids} cannot be drained: no other worker is live, so the kernel would still give it new \
@@ -112,8 +118,14 @@ pub fn to_resume(group: &str, members: &[MemberInfo], pids: &[u32]) -> Result<Ve
 /// # Errors
 /// Where drained members would be chosen again.
 pub fn check_policy(group: &str, policy: Policy, members: &[MemberInfo]) -> Result<(), Refusal> {
+    if policy.steers() {
+        return Ok(());
+    }
+    if let Some(leaving) = members.iter().find(|member| member.state == MemberState::Leaving) {
+        return Err(Refusal::Leaving(leaving.pid));
+    }
     let drained = drained(members);
-    if policy.steers() || drained.is_empty() {
+    if drained.is_empty() {
         return Ok(());
     }
     Err(Refusal::Drained {
@@ -154,6 +166,7 @@ fn named<'a>(
                     workers: list(members.iter().map(|member| member.pid), "", ", "),
                 },
                 Some(MemberState::Starting) => Refusal::Starting(pid),
+                Some(MemberState::Leaving) => Refusal::Leaving(pid),
                 Some(_) => Refusal::Dead(pid),
             });
         }
@@ -171,7 +184,7 @@ mod tests {
     use super::*;
     use crate::snapshot::Tally;
 
-    use MemberState::{Dead, Draining, Live, Starting};
+    use MemberState::{Dead, Draining, Leaving, Live, Starting};
 
     fn members(states: &[(u32, MemberState)]) -> Vec<MemberInfo> {
         (0..)
@@ -209,6 +222,7 @@ mod tests {
             &[(7, Live), (8, Draining)],
             &[(7, Live), (8, Dead)],
             &[(7, Live), (8, Starting)],
+            &[(7, Live), (8, Leaving)],
         ] {
             let refusal = drain(states, &[7]).unwrap_err();
             assert!(
@@ -232,6 +246,7 @@ mod tests {
         assert!(refusal.contains("PID 9") && refusal.contains("7, 8"), "{refusal}");
         assert_eq!(drain(&[(7, Dead), (8, Live)], &[7]), Err(Refusal::Dead(7)));
         assert_eq!(drain(&[(7, Starting), (8, Live)], &[7]), Err(Refusal::Starting(7)));
+        assert_eq!(drain(&[(7, Leaving), (8, Live)], &[7]), Err(Refusal::Leaving(7)));
     }
 
     #[test]
@@ -248,6 +263,8 @@ mod tests {
         assert!(refusal.contains("balancer resume --group web 7"), "{refusal}");
         assert_eq!(check_policy("web", Policy::Random, &drained), Ok(()));
         assert_eq!(check_policy("web", Policy::Kernel, &members(&[(7, Live)])), Ok(()));
+        let leaving = members(&[(7, Draining), (8, Leaving)]);
+        assert_eq!(check_policy("web", Policy::Kernel, &leaving), Err(Refusal::Leaving(8)));
     }
 
     #[test]
@@ -255,5 +272,7 @@ mod tests {
         let members = members(&[(7, Draining), (8, Live)]);
         assert_eq!(to_resume("web", &members, &[7, 8]), Ok(vec![0, 1]));
         assert!(to_resume("web", &members, &[9]).is_err());
+        let leaving = [MemberInfo { state: Leaving, ..members[0].clone() }];
+        assert_eq!(to_resume("web", &leaving, &[7]), Err(Refusal::Leaving(7)));
     }
 }

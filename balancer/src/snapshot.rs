@@ -146,6 +146,9 @@ pub enum MemberState {
     Stalled,
     /// Gets no new ones, on purpose.
     Draining,
+    /// The same because it is replaced: it is to end.
+    #[serde(rename = "draining")]
+    Leaving,
     /// Its socket is gone, and nobody has taken it out of the table yet.
     Dead,
     /// It ended, and was taken out of the table.
@@ -164,7 +167,7 @@ impl MemberState {
             Self::Starting => "starting",
             Self::Live => "live",
             Self::Stalled => "stalled",
-            Self::Draining => "draining",
+            Self::Draining | Self::Leaving => "draining",
             Self::Dead => "dead",
             Self::Left => "left",
         }

@@ -135,6 +135,12 @@ impl Running {
         Ended { status, stdout: self.seen.join("\n"), stderr }
     }
 
+    /// Kills it: it has no time to say good-bye.
+    pub fn kill(self) {
+        self.signal(Signal::KILL);
+        self.ended();
+    }
+
     /// Stops it in order, as Ctrl-C does.
     pub fn stop(self) -> Ended {
         self.signal(Signal::INT);

@@ -126,9 +126,10 @@ fn bar(share: f64) -> String {
 fn style(state: MemberState) -> Style {
     match state {
         MemberState::Live => Style::default(),
-        MemberState::Starting | MemberState::Draining | MemberState::Stalled => {
-            Style::default().fg(Color::Yellow)
-        }
+        MemberState::Starting
+        | MemberState::Draining
+        | MemberState::Leaving
+        | MemberState::Stalled => Style::default().fg(Color::Yellow),
         MemberState::Dead | MemberState::Left => Style::default().fg(Color::Red),
     }
 }

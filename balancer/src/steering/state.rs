@@ -63,6 +63,7 @@ impl Steering {
             SlotState::Vacant => MemberState::Left,
             _ if !self.is_seated(member)? => MemberState::Dead,
             SlotState::Draining => MemberState::Draining,
+            SlotState::Leaving => MemberState::Leaving,
             SlotState::Live if group.policy.steers() && stalls() => MemberState::Stalled,
             SlotState::Live => MemberState::Live,
             SlotState::Starting => MemberState::Starting,

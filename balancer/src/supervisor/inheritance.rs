@@ -49,15 +49,14 @@ impl Inheritance {
     fn sort(members: Vec<(Member, bool)>, state: &AgentState) -> Self {
         let mut inheritance = Self { workers: state.workers as usize, ..Self::default() };
         let serves =
-            |(member, lives): &&(Member, bool)| *lives && member.state != SlotState::Starting;
-        // Where it is in the table still, its successor may not be yet.
-        let too_many = members.iter().filter(serves).count() > inheritance.workers;
+            |member: &Member| matches!(member.state, SlotState::Live | SlotState::Draining);
+        let serving = members.iter().filter(|(member, lives)| *lives && serves(member)).count();
+        // While it is in the table still, its successor may be or not.
+        let too_many = state.leaving.filter(|_| serving > inheritance.workers);
         for (member, lives) in members {
-            let is_replaced = state.leaving == Some(member.slot)
-                && (too_many || member.state == SlotState::Draining);
             let kind = if !lives {
                 &mut inheritance.dead
-            } else if is_replaced || member.state == SlotState::Starting {
+            } else if too_many == Some(member.slot) || !serves(&member) {
                 &mut inheritance.leaving
             } else {
                 &mut inheritance.living
@@ -117,7 +116,7 @@ impl Supervisor {
             steering.vacate(member.slot)?;
         }
         for member in &inheritance.leaving {
-            steering.set_state(member.slot, SlotState::Draining)?;
+            steering.set_state(member.slot, SlotState::Leaving)?;
         }
         steering.publish()?;
         steering.tell(|state| state.end(Some("its agent was killed".to_owned())))?;
@@ -160,7 +159,7 @@ mod tests {
     use super::*;
     use crate::steering::tests::member;
 
-    use SlotState::{Draining, Live, Starting};
+    use SlotState::{Draining, Leaving, Live, Starting};
 
     fn inheritance(members: &[(SlotState, bool)], state: &AgentState) -> Inheritance {
         let members = (0..)
@@ -193,6 +192,9 @@ mod tests {
             ([Live, Live, Starting], None, [0, 1]),
             ([Live, Live, Starting], Some(0), [0, 1]),
             ([Live, Live, Live], Some(0), [1, 2]),
+            ([Leaving, Live, Live], Some(0), [1, 2]),
+            ([Leaving, Live, Live], Some(1), [1, 2]),
+            // Somebody had drained it before.
             ([Draining, Live, Live], Some(0), [1, 2]),
         ] {
             let inheritance = inheritance(&states.map(|state| (state, true)), &told(2, leaving));
@@ -200,7 +202,7 @@ mod tests {
             assert_eq!(inheritance.leaving.len(), 1);
         }
         // And its neighbour is missed, though it died at the same time.
-        let members = [(Draining, true), (Live, false), (Live, true)];
+        let members = [(Leaving, true), (Live, false), (Live, true)];
         assert_eq!(slots(&inheritance(&members, &told(2, Some(0))).living), [2]);
     }
 

@@ -130,7 +130,7 @@ impl Seats {
     pub fn hand_over(&mut self, from: Option<u32>, to: u32) -> Result<()> {
         let Self::Steered { steering, .. } = self else { return Ok(()) };
         let _lock = steering.lock()?;
-        // First, so that whoever takes over on the way knows which of the two is one too many.
+        // First, so that whoever takes over while both are live knows which is one too many.
         steering.tell(|state| state.leaving = from)?;
         let members = steering.members()?;
         if let Some(from) = members.iter().find(|member| Some(member.slot) == from) {
@@ -138,7 +138,7 @@ impl Seats {
         }
         steering.set_state(to, SlotState::Live)?;
         if let Some(from) = from {
-            steering.set_state(from, SlotState::Draining)?;
+            steering.set_state(from, SlotState::Leaving)?;
         }
         steering.publish()
     }

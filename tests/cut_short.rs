@@ -1,0 +1,125 @@
+//! A reload that the end of balancer itself cuts short: whoever takes over has as many workers as before.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is a test that failed")]
+
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
+
+use harness::{
+    Host, Running,
+    line::{Client, SERVER, ask},
+    running::{all_new, wait_until},
+    there,
+};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::Signal,
+};
+
+/// Runs a test that needs Python on a host of its own.
+fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
+    if there("python3") {
+        Host::with(test);
+    }
+}
+
+/// Two of the server that answers lines, on a fixed port, to be found again.
+fn run(host: &Host, args: &[&str], words: &[&str]) -> Running {
+    let fixed = ["--listen", "127.0.0.1:8090", "--workers", "2"];
+    host.run(&[&fixed, args, &["--", "python3", SERVER, "handed"], words].concat())
+}
+
+/// Once the one that a reload had set aside is gone, there are these workers, and a reload works.
+fn whole_again(host: &Host, agent: Running, expected: &[u32]) {
+    wait_until("the one set aside to end", || host.workers(None) == expected);
+    assert_eq!(host.workers(Some("live")), expected);
+    assert_eq!(by_pid(agent.address(), 20), [10, 10]);
+    host.succeed(&["reload"]);
+    assert_eq!(host.workers(Some("live")).len(), 2);
+    agent.stop();
+}
+
+fn by_pid(address: SocketAddr, count: usize) -> Vec<usize> {
+    let mut counts = BTreeMap::<u32, usize>::new();
+    for _ in 0..count {
+        *counts.entry(ask(address).unwrap()).or_default() += 1;
+    }
+    counts.into_values().collect()
+}
+
+#[test]
+fn a_reload_that_was_cut_short_leaves_neither_too_many_nor_too_few() {
+    with_python(|host| {
+        let agent = run(host, &[], &[]);
+        let before = host.workers(None);
+        let mut clients = [0; 2].map(|_| Client::connect(agent.address()).unwrap());
+        let _pids = clients.each_mut().map(|client| client.ask().unwrap());
+        agent.signal(Signal::HUP);
+        wait_until("a drain", || host.workers(Some("draining")) == before[..1]);
+        let expected = host.workers(Some("live"));
+        // Both serve, and have said all that they say when they start.
+        assert_eq!(by_pid(agent.address(), 4), [2, 2]);
+        agent.kill();
+        let agent = run(host, &["--takeover"], &[]);
+        // It still has its connection.
+        assert_eq!(host.workers(Some("draining")), before[..1]);
+        drop(clients);
+        whole_again(host, agent, &expected);
+    });
+}
+
+#[test]
+fn who_was_set_aside_is_known_to_the_third_balancer_too() {
+    with_python(|host| {
+        let agent = run(host, &[], &[]);
+        let before = host.workers(None);
+        let mut clients = [0; 2].map(|_| Client::connect(agent.address()).unwrap());
+        let _pids = clients.each_mut().map(|client| client.ask().unwrap());
+        let drains = |count: usize| {
+            wait_until("a drain", || host.workers(Some("draining")) == before[..count]);
+        };
+        agent.signal(Signal::HUP);
+        drains(1);
+        agent.kill();
+        // The second one waits for the first, and sets the other aside too: its turn comes first.
+        let agent = run(host, &["--takeover"], &[]);
+        agent.signal(Signal::HUP);
+        drains(2);
+        agent.kill();
+        let expected = host.workers(Some("live"));
+        let agent = run(host, &["--takeover"], &[]);
+        all_new(&before, &expected);
+        assert_eq!(host.workers(Some("draining")), before);
+        let refusal = host.fail(1, &["resume", &before[0].to_string()]);
+        assert!(refusal.contains("is being replaced"), "{refusal}");
+        drop(clients);
+        whole_again(host, agent, &expected);
+    });
+}
+
+#[test]
+fn a_successor_that_was_not_ready_is_ended_and_its_predecessor_stays() {
+    with_python(|host| {
+        let directory = tempfile::tempdir().unwrap();
+        let gate = directory.path().join("gate");
+        fs::write(&gate, "").unwrap();
+        let gated = format!("gate={}", gate.display());
+        let start = |args: &[&str]| {
+            run(host, &[&["--ready", "notify"], args].concat(), &[&gated, "notify"])
+        };
+        let agent = start(&[]);
+        let before = host.workers(None);
+        close(&gate);
+        agent.signal(Signal::HUP);
+        wait_until("a successor", || host.workers(Some("starting")).len() == 1);
+        agent.kill();
+        fs::remove_file(&gate).unwrap();
+        fs::write(&gate, "").unwrap();
+        whole_again(host, start(&["--takeover"]), &before);
+    });
+}
+
+/// Puts a FIFO, which nobody writes to, in place of a file.
+fn close(gate: &Path) {
+    fs::remove_file(gate).unwrap();
+    mknodat(CWD, gate, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+}
