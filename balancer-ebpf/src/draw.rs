@@ -96,6 +96,7 @@ pub const fn random(state: u64, hash: u32) -> u32 {
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
 
 /// Whether a TCP segment that reached the listener may become a connection: a SYN, or the ACK that
 /// brings back a SYN cookie. A FIN or RST is a straggler of a connection that is gone; the kernel
@@ -109,6 +110,14 @@ pub const fn opens_connection(tcp_flags: u8) -> bool {
 #[inline(always)]
 pub const fn begins_connection(tcp_flags: u8) -> bool {
     tcp_flags & SYN != 0
+}
+
+/// Which of two counters a rotation goes by: 1 for an ACK, which brings a SYN cookie back. The SYN before it
+/// had a turn already, which came to nothing. By one counter, SYNs would always have the one half of an even
+/// number of workers, and those who come to stay the other.
+#[inline(always)]
+pub const fn counter(tcp_flags: u8) -> u32 {
+    (tcp_flags & ACK != 0) as u32
 }
 
 #[cfg(test)]
@@ -225,9 +234,9 @@ mod tests {
 
     #[test]
     fn only_a_syn_or_a_plain_ack_opens_a_connection() {
-        const ACK: u8 = 0x10;
         const ECE_CWR: u8 = 0xc0;
         assert!(begins_connection(SYN) && !begins_connection(ACK));
+        assert_eq!((counter(SYN), counter(SYN | ECE_CWR), counter(ACK)), (0, 0, 1));
         assert!(opens_connection(SYN) && opens_connection(SYN | ECE_CWR) && opens_connection(ACK));
         assert!(
             !opens_connection(RST) && !opens_connection(FIN | ACK) && !opens_connection(RST | ACK)

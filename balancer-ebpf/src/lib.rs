@@ -22,7 +22,7 @@ pub mod table;
 
 /// Version of everything in this crate that two builds of balancer must agree on to share pins.
 /// Raise it with every change of a record, a limit or a map.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// The most members a group's table may hold.
 pub const MAX_MEMBERS: u32 = 1024;
@@ -52,10 +52,11 @@ pub mod maps {
     pub const TABLE: &str = "TABLE";
     /// `ARRAY`, one word: which half is live, see [`crate::control`].
     pub const CONTROL: &str = "CONTROL";
-    /// `ARRAY`, three words: the round-robin counter, when a SYN cookie last came back (jiffies), and
-    /// where the addresses of the members' sockets are.
+    /// `ARRAY`, four words: the counters of the rotations, for SYNs and for ACKs that may bring a SYN
+    /// cookie back; when one last did (jiffies); and where the addresses of the members' sockets are.
     pub const CURSOR: &str = "CURSOR";
-    /// `PERCPU_ARRAY`, one word: the state of this CPU's random numbers, or its own count of turns.
+    /// `PERCPU_ARRAY`, two words: the state of this CPU's random numbers, or its own counts of turns, as
+    /// in `CURSOR`.
     pub const RANDOM: &str = "RANDOM";
     /// `PERCPU_ARRAY`: slot → [`crate::record::SlotCounters`].
     pub const COUNTERS: &str = "COUNTERS";

@@ -1,6 +1,6 @@
 //! Who has the least to do, and that one more connection is on its way there.
 
-use aya_ebpf::{helpers::bpf_jiffies64, programs::SkReuseportContext};
+use aya_ebpf::helpers::bpf_jiffies64;
 use balancer_ebpf::{
     MAX_MEMBERS,
     control::Control,
@@ -10,7 +10,7 @@ use balancer_ebpf::{
     stall,
 };
 
-use crate::{maps, queue::Sockets, segment, settings, steer::Draw};
+use crate::{maps, queue::Sockets, segment::Segment, settings, steer::Draw};
 
 /// How often a choice is made anew because another CPU made the same one meanwhile.
 const CLAIMS: u32 = 4;
@@ -20,8 +20,8 @@ const NEVER: u32 = u32::MAX;
 
 /// `least-connections` and `shortest-queue`: of all members.
 #[inline(always)]
-pub fn of_all(ctx: &SkReuseportContext, live: Control, attempt: u32, now: u32) -> Option<Draw> {
-    let start = draw::wrap(maps::tick()?, live.members);
+pub fn of_all(segment: Segment, live: Control, attempt: u32, now: u32) -> Option<Draw> {
+    let start = draw::wrap(maps::tick(segment.counter())?, live.members);
     let source = settings::source();
     if attempt == 0 {
         correct(maps::member_at(live, start)?);
@@ -33,13 +33,13 @@ pub fn of_all(ctx: &SkReuseportContext, live: Control, attempt: u32, now: u32) -
     };
     let Some((slot, seen)) = Least::unpack(found) else { return Some(Draw::Nobody) };
     let seen = if attempt < CLAIMS { seen } else { MAX_LOAD };
-    let claimed = claim(ctx, slot, seen);
+    let claimed = claim(segment, slot, seen);
     Some(if claimed { Draw::Slot { slot, at: start } } else { Draw::Again })
 }
 
 /// `two-choices`: of two positions of the table, never the same.
 #[inline(always)]
-pub fn of_two(ctx: &SkReuseportContext, live: Control, hash: u32) -> Option<Draw> {
+pub fn of_two(segment: Segment, live: Control, hash: u32) -> Option<Draw> {
     let first = draw::scale(draw::random(maps::random_state()?, hash), live.positions);
     let apart = draw::random(maps::random_state()?, hash);
     let second = draw::second(first, apart, live.positions);
@@ -47,7 +47,7 @@ pub fn of_two(ctx: &SkReuseportContext, live: Control, hash: u32) -> Option<Draw
     correct(other);
     let lighter = bal_is_lighter(other, one) != 0;
     let (slot, at) = if lighter { (other, second) } else { (one, first) };
-    claim(ctx, slot, MAX_LOAD);
+    claim(segment, slot, MAX_LOAD);
     Some(Draw::Slot { slot, at })
 }
 
@@ -131,12 +131,12 @@ pub extern "C" fn bal_scan_queues(control: u64, start: u32, threshold: u32, now:
 /// Counts a new connection as on its way to a slot; false where the slot had not the load any more
 /// that it was chosen for, and that is less than [`MAX_LOAD`]: then it is not counted.
 #[inline(always)]
-fn claim(ctx: &SkReuseportContext, slot: u32, seen: u64) -> bool {
+fn claim(segment: Segment, slot: u32, seen: u64) -> bool {
     // What migrates is counted where it is open, or by the kernel itself while it is half open.
-    if settings::source() != Source::Connections as u32 || ctx.migrating_sk().is_some() {
+    if settings::source() != Source::Connections as u32 || segment.migrates() {
         return true;
     }
-    bal_claim(slot, seen, segment::is_syn(ctx).into()) != 0
+    bal_claim(slot, seen, segment.is_syn().into()) != 0
 }
 
 #[inline(always)]

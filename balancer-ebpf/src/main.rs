@@ -25,7 +25,10 @@ use aya_ebpf::{
 };
 use balancer_ebpf::draw;
 
-use crate::steer::{at, steer};
+use crate::{
+    segment::Segment,
+    steer::{at, steer},
+};
 
 /// `hash`: the packet's 4-tuple, over a table by weight.
 #[sk_reuseport(migrate)]
@@ -54,12 +57,13 @@ const NO_CPU: u32 = u32::MAX;
 /// One function for three policies, for the object's size.
 #[inline(never)]
 fn by_cpu_or_hash(ctx: &SkReuseportContext, cpu: u32, hash: u32) -> u32 {
-    steer(ctx, |live, attempt, _| {
+    let segment = Segment::of(ctx);
+    steer(ctx, segment, |live, attempt, _| {
         if attempt > 0 || cpu == NO_CPU {
             return at(live, draw::scale(draw::rehash(hash, attempt), live.positions));
         }
         let each = draw::positions_each(live.positions, settings::cpus());
-        let turn = if each > 1 { maps::turn()? } else { 0 };
+        let turn = if each > 1 { maps::turn(segment.counter())? } else { 0 };
         at(live, draw::of_cpu(cpu, each, turn))
     })
 }
@@ -68,14 +72,17 @@ fn by_cpu_or_hash(ctx: &SkReuseportContext, cpu: u32, hash: u32) -> u32 {
 /// interleaves the slots by weight.
 #[sk_reuseport(migrate)]
 fn bal_round_robin(ctx: SkReuseportContext) -> u32 {
-    steer(&ctx, |live, _, _| at(live, draw::wrap(maps::tick()?, live.positions)))
+    let segment = Segment::of(&ctx);
+    steer(&ctx, segment, |live, _, _| {
+        at(live, draw::wrap(maps::tick(segment.counter())?, live.positions))
+    })
 }
 
 /// `random`: a random number, over a table by weight.
 #[sk_reuseport(migrate)]
 fn bal_random(ctx: SkReuseportContext) -> u32 {
     let hash = ctx.hash();
-    steer(&ctx, |live, _, _| {
+    steer(&ctx, Segment::of(&ctx), |live, _, _| {
         at(live, draw::scale(draw::random(maps::random_state()?, hash), live.positions))
     })
 }
@@ -83,14 +90,15 @@ fn bal_random(ctx: SkReuseportContext) -> u32 {
 /// `least-connections` and `shortest-queue`: the member with the lowest load by weight.
 #[sk_reuseport(migrate)]
 fn bal_least(ctx: SkReuseportContext) -> u32 {
-    steer(&ctx, |live, attempt, now| lightest::of_all(&ctx, live, attempt, now))
+    let segment = Segment::of(&ctx);
+    steer(&ctx, segment, |live, attempt, now| lightest::of_all(segment, live, attempt, now))
 }
 
 /// `two-choices`: the one with the lower load by weight of two drawn at random, over a table by weight.
 #[sk_reuseport(migrate)]
 fn bal_two_choices(ctx: SkReuseportContext) -> u32 {
-    let hash = ctx.hash();
-    steer(&ctx, |live, _, _| lightest::of_two(&ctx, live, hash))
+    let (hash, segment) = (ctx.hash(), Segment::of(&ctx));
+    steer(&ctx, segment, |live, _, _| lightest::of_two(segment, live, hash))
 }
 
 /// Reference for measurements: chooses nothing, so the kernel's hash does.

@@ -34,7 +34,7 @@ static TABLE: Array<u64, { table::WORDS as usize }, { BPF_F_MMAPABLE as usize }>
 static CONTROL: Array<u64, 1> = Array::new();
 
 #[btf_map]
-static CURSOR: Array<u64, 3> = Array::new();
+static CURSOR: Array<u64, 4> = Array::new();
 
 #[btf_map]
 static COUNTERS: PerCpuArray<SlotCounters, { MAX_SLOTS as usize }> = PerCpuArray::new();
@@ -43,7 +43,7 @@ static COUNTERS: PerCpuArray<SlotCounters, { MAX_SLOTS as usize }> = PerCpuArray
 static MISSES: PerCpuArray<Misses, 1> = PerCpuArray::new();
 
 #[btf_map]
-static RANDOM: PerCpuArray<u64, 1> = PerCpuArray::new();
+static RANDOM: PerCpuArray<u64, 2> = PerCpuArray::new();
 
 #[btf_map]
 static LOAD: Array<LoadRecord, { MAX_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -116,10 +116,10 @@ pub fn member_at(live: Control, index: u32) -> Option<u32> {
     Some(table::unpack_slot(*word, index))
 }
 
-/// The counter's value, which no other call gets.
+/// The value of a counter, 0 or 1, which no other call gets.
 #[inline(always)]
-pub fn tick() -> Option<u64> {
-    let cursor = CURSOR.get_ptr_mut(0)?;
+pub fn tick(counter: u32) -> Option<u64> {
+    let cursor = CURSOR.get_ptr_mut(counter)?;
     // SAFETY: the pointer is into the map, and everybody else adds atomically too.
     Some(add(unsafe { &mut *cursor }, 1))
 }
@@ -136,13 +136,13 @@ pub fn add(word: &mut u64, more: u64) -> u64 {
 #[inline(always)]
 pub fn cookies() -> Option<&'static mut u64> {
     // SAFETY: the pointer is into the map, and a word is read and written in one step.
-    CURSOR.get_ptr_mut(1).map(|seen| unsafe { &mut *seen })
+    CURSOR.get_ptr_mut(2).map(|seen| unsafe { &mut *seen })
 }
 
 /// Where the socket array has the addresses of its sockets, found once: it stays there.
 #[inline(always)]
 pub fn pointers(find: impl FnOnce() -> u64) -> u64 {
-    let Some(known) = CURSOR.get_ptr_mut(2) else { return 0 };
+    let Some(known) = CURSOR.get_ptr_mut(3) else { return 0 };
     // SAFETY: the pointer is into the map, and a word is read and written in one step.
     let known = unsafe { &mut *known };
     if *known == 0 {
@@ -167,11 +167,12 @@ pub fn random_state() -> Option<u64> {
     Some(*state)
 }
 
-/// The number of this CPU's turn; the same word, which no policy uses for both.
+/// The number of this CPU's turn, by counter 0 or 1; the first is the same word, which no policy uses
+/// for both.
 #[inline(always)]
-pub fn turn() -> Option<u64> {
+pub fn turn(counter: u32) -> Option<u64> {
     // SAFETY: as in `random_state`.
-    let turns = RANDOM.get_ptr_mut(0).map(|turns| unsafe { &mut *turns })?;
+    let turns = RANDOM.get_ptr_mut(counter).map(|turns| unsafe { &mut *turns })?;
     *turns = turns.wrapping_add(1);
     Some(*turns)
 }

@@ -4,7 +4,7 @@
 use aya_ebpf::{bindings::sk_action::SK_PASS, programs::SkReuseportContext};
 use balancer_ebpf::{MAX_MEMBERS, control::Control, draw, record::Misses};
 
-use crate::{client, lightest, maps, moved, queue, segment, settings};
+use crate::{client, lightest, maps, moved, queue, segment::Segment, settings};
 
 const ENOENT: i64 = 2;
 
@@ -31,9 +31,12 @@ pub fn at(live: Control, position: u32) -> Option<Draw> {
 /// Steers one packet. `draw(live, attempt, now)` is the policy. Always `SK_PASS`: to refuse is never right
 /// for an unlucky draw.
 #[inline(always)]
-pub fn steer(ctx: &SkReuseportContext, draw: impl Fn(Control, u32, u32) -> Option<Draw>) -> u32 {
-    // What migrates may end with the same segment that completes its handshake.
-    if ctx.migrating_sk().is_none() && segment::is_straggler(ctx) {
+pub fn steer(
+    ctx: &SkReuseportContext,
+    segment: Segment,
+    draw: impl Fn(Control, u32, u32) -> Option<Draw>,
+) -> u32 {
+    if segment.is_straggler() {
         return SK_PASS;
     }
     match choose(ctx, draw) {

@@ -11,7 +11,7 @@
 //! | `test_err_sk_select_port`: no such slot; `test_pass_on_err` | `a_table_of_slots_that_are_none_leaves_the_choice_to_the_kernel`; our programs have no other answer than to pass |
 //! | an empty slot | `the_share_of_a_dead_slot_…`, `what_no_slot_can_take_…` in tests/programs.rs |
 //! | a socket of another group, protocol or family (the helper's other errors) | `sockets_of_other_groups_are_passed_over_and_counted_as_errors` |
-//! | `test_syncookie` | `with_syn_cookies_the_ack_decides`; what then counts: tests/load/counting.rs |
+//! | `test_syncookie` | `with_syn_cookies_the_ack_decides_and_has_a_turn_of_its_own`; what then counts: tests/load/counting.rs |
 //! | `test_detach_bpf` | `once_detached_no_program_runs_and_the_kernels_hash_is_back` |
 //! | the same with SOCKMAP and SOCKHASH | not ours: balancer has one kind of array |
 //!
