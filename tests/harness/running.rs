@@ -18,6 +18,9 @@ use rustix::{
 /// How long anything may take. Never reached unless something is broken, on an emulated CPU either.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a supervisor may take to end whose test has failed.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// A supervisor and its workers.
 pub struct Running {
     child: Child,
@@ -159,6 +162,9 @@ impl Drop for Running {
         for pid in &self.workers {
             let _ = kill_process(to_pid(*pid), Signal::KILL);
         }
+        if !ends_within(&watch(self.pid()), GRACE) {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }
@@ -183,9 +189,13 @@ pub fn watch(pid: u32) -> OwnedFd {
 
 /// Waits until a process has ended.
 pub fn wait_until_gone(process: &OwnedFd, who: &str) {
-    let timeout = PATIENCE.try_into().expect("a timeout");
+    assert!(ends_within(process, PATIENCE), "{who} does not end");
+}
+
+fn ends_within(process: &OwnedFd, time: Duration) -> bool {
+    let timeout = time.try_into().expect("a timeout");
     let mut poll_fds = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
-    assert_eq!(poll(&mut poll_fds, Some(&timeout)).expect("poll"), 1, "{who} does not end");
+    poll(&mut poll_fds, Some(&timeout)).expect("poll") == 1
 }
 
 /// Looks again and again until it holds.
