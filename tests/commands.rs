@@ -9,19 +9,11 @@ use std::{
 };
 
 use harness::{
-    Host, Running,
+    Host, Running, fifo,
     line::{Client, SERVER, ask},
     running::{send, wait_until, wait_until_gone, watch},
-    there,
 };
 use rustix::process::Signal;
-
-/// Runs a test that needs Python on a host of its own.
-fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
-    if there("python3") {
-        Host::with(test);
-    }
-}
 
 /// How many of some connections each server took.
 fn shares(address: SocketAddr, connections: usize) -> BTreeMap<u32, usize> {
@@ -61,7 +53,7 @@ fn refusal(host: &Host, code: i32, args: &[&str]) -> String {
 
 #[test]
 fn a_command_is_handed_its_socket_as_systemd_would() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let mut running = run_handed(host, &["--workers", "2", "--name", "web"]);
         for (index, pid) in workers(host).iter().enumerate() {
             let line = format!("[{index}] LISTEN_FDS=1 LISTEN_PID={pid} LISTEN_FDNAMES=web");
@@ -83,7 +75,7 @@ fn a_command_is_handed_its_socket_as_systemd_would() {
 
 #[test]
 fn commands_are_steered_like_any_worker() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let running = run_handed(host, &["--workers", "3"]);
         let [first, second, third] = workers(host)[..] else { panic!("three workers") };
         let address = running.address();
@@ -101,18 +93,11 @@ fn commands_are_steered_like_any_worker() {
 
 #[test]
 fn connections_made_before_the_command_accepts_are_served() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let args = ["--", "sh", "-c", "read line < gate; exec python3 \"$0\" handed", SERVER];
         let directory = tempfile::tempdir().unwrap();
         let gate = directory.path().join("gate");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &gate,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::from_raw_mode(0o600),
-            0,
-        )
-        .unwrap();
+        fifo(&gate);
         let mut command = host.balancer(&[&["run", "--workers", "1"], &args[..]].concat());
         let running = Running::start({
             command.current_dir(directory.path());
@@ -127,7 +112,7 @@ fn connections_made_before_the_command_accepts_are_served() {
 
 #[test]
 fn a_killed_command_comes_back_in_a_slot_of_its_own() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let mut running = run_handed(host, &["--workers", "2"]);
         let killed = workers(host)[1];
         send(killed, Signal::KILL);
@@ -171,7 +156,7 @@ fn a_command_that_cannot_be_run_is_refused_and_nothing_is_left() {
 
 #[test]
 fn stopping_ends_what_a_command_has_started_too() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let script = "python3 \"$0\" handed & wait";
         let running = host.run(&["--workers", "1", "--", "sh", "-c", script, SERVER]);
         let server = ask(running.address()).unwrap();
@@ -184,7 +169,7 @@ fn stopping_ends_what_a_command_has_started_too() {
 
 #[test]
 fn what_a_killed_command_leaves_behind_does_not_keep_its_socket() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let script = "python3 \"$0\" handed & wait";
         let mut running = host.run(&["--workers", "1", "--", "sh", "-c", script, SERVER]);
         let process = watch(ask(running.address()).unwrap());
@@ -197,7 +182,7 @@ fn what_a_killed_command_leaves_behind_does_not_keep_its_socket() {
 
 #[test]
 fn the_connections_of_a_commands_children_are_waited_for() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let script = "python3 \"$0\" handed & wait";
         let running = host.run(&["--workers", "2", "--", "sh", "-c", script, SERVER]);
         let mut clients = [0; 2].map(|_| Client::connect(running.address()).unwrap());
@@ -215,7 +200,7 @@ fn the_connections_of_a_commands_children_are_waited_for() {
 
 #[test]
 fn connections_that_are_half_open_when_a_drain_begins_are_waited_for() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let args = ["--workers", "2", "--", "python3", SERVER, "handed", "defer"];
         let mut running = host.run(&args);
         for index in 0..2 {
@@ -238,7 +223,7 @@ fn connections_that_are_half_open_when_a_drain_begins_are_waited_for() {
 
 #[test]
 fn output_that_is_no_text_is_shown_as_far_as_it_is_and_does_no_harm() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let script = "printf 'a\\377b\\n'; echo next; exec python3 \"$0\" handed";
         let mut running = host.run(&["--workers", "1", "--", "sh", "-c", script, SERVER]);
         running.line("[0] a\u{fffd}b");
@@ -250,7 +235,7 @@ fn output_that_is_no_text_is_shown_as_far_as_it_is_and_does_no_harm() {
 
 #[test]
 fn what_commands_bind_for_themselves_is_steered_exactly() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let mut running = run_bound(host, "3");
         assert_eq!(shares(running.address(), 30).into_values().collect::<Vec<_>>(), [10, 10, 10]);
         let status = host.status();
@@ -268,7 +253,7 @@ fn what_commands_bind_for_themselves_is_steered_exactly() {
 
 #[test]
 fn the_socket_that_a_command_bound_is_not_kept_by_its_supervisor() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let mut running = run_bound(host, "1");
         let fds = std::fs::read_dir(format!("/proc/{}/fd", running.pid())).unwrap();
         let sockets: Vec<String> = fds
@@ -290,7 +275,7 @@ fn the_socket_that_a_command_bound_is_not_kept_by_its_supervisor() {
 
 #[test]
 fn a_command_that_binds_something_else_is_refused_with_what_was_expected() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let bind = ["--self-bind", "--ready-timeout", "2s", "--", "python3", SERVER, "bind"];
         let elsewhere = refusal(host, 1, &[&bind[..], &["8091"]].concat());
         for part in [ADDRESS, "SO_REUSEPORT", "within 2s", "listens on 127.0.0.1:8091"] {

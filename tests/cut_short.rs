@@ -5,22 +5,11 @@
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
 
 use harness::{
-    Host, Running,
+    Host, Running, fifo,
     line::{Client, SERVER, ask},
     running::{all_new, wait_until},
-    there,
 };
-use rustix::{
-    fs::{CWD, FileType, Mode, mknodat},
-    process::Signal,
-};
-
-/// Runs a test that needs Python on a host of its own.
-fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
-    if there("python3") {
-        Host::with(test);
-    }
-}
+use rustix::process::Signal;
 
 /// Two of the server that answers lines, on a fixed port, to be found again.
 fn run(host: &Host, args: &[&str], words: &[&str]) -> Running {
@@ -48,7 +37,7 @@ fn by_pid(address: SocketAddr, count: usize) -> Vec<usize> {
 
 #[test]
 fn a_reload_that_was_cut_short_leaves_neither_too_many_nor_too_few() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let agent = run(host, &[], &[]);
         let before = host.workers(None);
         let mut clients = [0; 2].map(|_| Client::connect(agent.address()).unwrap());
@@ -69,7 +58,7 @@ fn a_reload_that_was_cut_short_leaves_neither_too_many_nor_too_few() {
 
 #[test]
 fn who_was_set_aside_is_known_to_the_third_balancer_too() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let agent = run(host, &[], &[]);
         let before = host.workers(None);
         let mut clients = [0; 2].map(|_| Client::connect(agent.address()).unwrap());
@@ -98,7 +87,7 @@ fn who_was_set_aside_is_known_to_the_third_balancer_too() {
 
 #[test]
 fn a_successor_that_was_not_ready_is_ended_and_its_predecessor_stays() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let directory = tempfile::tempdir().unwrap();
         let gate = directory.path().join("gate");
         fs::write(&gate, "").unwrap();
@@ -121,5 +110,5 @@ fn a_successor_that_was_not_ready_is_ended_and_its_predecessor_stays() {
 /// Puts a FIFO, which nobody writes to, in place of a file.
 fn close(gate: &Path) {
     fs::remove_file(gate).unwrap();
-    mknodat(CWD, gate, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    fifo(gate);
 }

@@ -6,33 +6,23 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
 use harness::{
     Host, Running,
     client::{by_slot, request, requests},
+    fifo,
     host::balancer,
     line::{Client, SERVER, ask},
     load::Load,
     running::{all_new, send, wait_until, wait_until_gone, watch},
-    there,
 };
-use rustix::{
-    fs::{CWD, FileType, Mode, mknodat},
-    process::Signal,
-};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 const ADDRESS: &str = "127.0.0.1:8090";
-
-/// Runs a test that needs Python on a host of its own.
-fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
-    if there("python3") {
-        Host::with(test);
-    }
-}
 
 /// Runs two of the server that answers lines, handed its socket.
 fn run_two(host: &Host, args: &[&str], words: &[&str]) -> Running {
@@ -99,7 +89,7 @@ fn a_reload_under_load_replaces_every_worker_and_loses_no_request() {
 
 #[test]
 fn commands_are_reloaded_without_losing_a_request() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let bind = ["--self-bind", "--listen", ADDRESS, "--", "python3", SERVER, "bind", "8090"];
         for args in [&["--", "python3", SERVER, "handed"][..], &bind] {
             let running = host.run(&[&["--workers", "2"], args].concat());
@@ -116,7 +106,7 @@ fn commands_are_reloaded_without_losing_a_request() {
 
 #[test]
 fn a_command_that_was_written_anew_is_picked_up() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let script = Script::new(&format!("echo first; {}", serve("")));
         let mut running = host.run(&["--workers", "2", "--", script.path()]);
         script.write(&format!("echo second; {}", serve("")));
@@ -183,7 +173,7 @@ fn stops(host: &Host, running: &Running, words: &[&str]) {
 
 #[test]
 fn a_worker_that_does_not_get_ready_stops_the_reload_and_the_old_ones_stay() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let script = Script::new(&serve("notify"));
         let args = ["--workers", "2", "--ready", "notify", "--ready-timeout", "2s", "--"];
         let mut running = host.run(&[&args[..], &[script.path()]].concat());
@@ -205,7 +195,7 @@ fn a_worker_that_does_not_get_ready_stops_the_reload_and_the_old_ones_stay() {
 
 #[test]
 fn a_command_that_ends_right_after_its_start_stops_the_reload() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let script = Script::new(&serve(""));
         let running = host.run(&["--workers", "2", "--", script.path()]);
         script.write("exit 3");
@@ -216,7 +206,7 @@ fn a_command_that_ends_right_after_its_start_stops_the_reload() {
 
 #[test]
 fn one_that_dies_while_its_predecessor_still_serves_gives_all_back_to_it() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let running = run_two(host, &[], &[]);
         let before = host.workers(None);
         let mut clients = [0; 2].map(|_| Client::connect(running.address()).unwrap());
@@ -232,13 +222,9 @@ fn one_that_dies_while_its_predecessor_still_serves_gives_all_back_to_it() {
     });
 }
 
-fn fifo(path: &Path) {
-    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-}
-
 #[test]
 fn a_command_that_notifies_gets_no_connection_before_it_is_ready() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let directory = tempfile::tempdir().unwrap();
         let gate = directory.path().join("gate");
         fifo(&gate);
@@ -277,7 +263,7 @@ socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', '\\0' + sys.
 
 #[test]
 fn a_predecessor_finishes_its_connections_first_and_a_second_reload_waits() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let mut running = run_two(host, &[], &[]);
         let before = host.workers(None);
         let mut clients = [0; 2].map(|_| Client::connect(running.address()).unwrap());
@@ -299,7 +285,7 @@ fn a_predecessor_finishes_its_connections_first_and_a_second_reload_waits() {
 
 #[test]
 fn what_waits_in_the_queue_of_a_predecessor_is_served_by_it() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let running = run_two(host, &[], &[]);
         let before = host.workers(None);
         assert_eq!([(); 2].map(|()| ask(running.address()).unwrap()), before[..]);
@@ -322,7 +308,7 @@ fn what_waits_in_the_queue_of_a_predecessor_is_served_by_it() {
 
 #[test]
 fn a_predecessor_that_does_not_finish_in_time_is_ended_all_the_same() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let running = run_two(host, &["--drain-timeout", "300ms"], &["deaf"]);
         let before = host.workers(None);
         let processes: Vec<_> = before.iter().map(|pid| watch(*pid)).collect();
@@ -345,7 +331,7 @@ fn a_predecessor_that_does_not_finish_in_time_is_ended_all_the_same() {
 
 #[test]
 fn a_predecessor_is_told_to_end_and_not_killed() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let script = "trap 'echo told to end; exit' TERM; python3 \"$0\" handed & wait";
         let running = host.run(&["--workers", "2", "--", "sh", "-c", script, SERVER]);
         host.succeed(&["reload"]);
@@ -357,7 +343,7 @@ fn a_predecessor_is_told_to_end_and_not_killed() {
 
 #[test]
 fn stopping_during_a_reload_ends_all_in_order() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let running = run_two(host, &[], &[]);
         let mut clients = [0; 2].map(|_| Client::connect(running.address()).unwrap());
         let _pids = clients.each_mut().map(|client| client.ask().unwrap());

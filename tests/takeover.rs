@@ -15,18 +15,11 @@ use harness::{
     load::{CLIENTS, Load},
     running::{send, wait_until, wait_until_gone, watch},
     servers::{self, Server},
-    there,
 };
 use rustix::process::Signal;
 use serde_json::Value;
 
 const ADDRESS: &str = "127.0.0.1:8090";
-
-fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
-    if there("python3") {
-        Host::with(test);
-    }
-}
 
 fn kill_worker(pid: u32) {
     let process = watch(pid);
@@ -112,7 +105,7 @@ fn workers_that_died_meanwhile_are_started_and_all_have_their_weights() {
 
 #[test]
 fn one_that_waited_to_be_started_again_is_started_too() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let command = ["--workers", "2", "--", "python3", SERVER, "handed"];
         let mut agent = run(host, &command);
         let stays = host.workers(None)[1];
@@ -167,7 +160,7 @@ fn policy_weights_and_more_workers_apply_where_they_are_given() {
 
 #[test]
 fn what_a_command_prints_meanwhile_is_no_error_and_is_read_by_who_takes_over() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let command = ["--workers", "1", "--", "python3", SERVER, "handed", "talk"];
         let agent = run(host, &command);
         let server = ask(agent.address()).unwrap();
@@ -188,7 +181,7 @@ fn what_a_command_prints_meanwhile_is_no_error_and_is_read_by_who_takes_over() {
 
 #[test]
 fn what_a_command_prints_is_read_again_and_its_children_end_with_it() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let script = "python3 \"$0\" handed talk & wait";
         let command = ["--workers", "1", "--", "sh", "-c", script, SERVER];
         let agent = run(host, &command);
@@ -208,7 +201,7 @@ fn what_a_command_prints_is_read_again_and_its_children_end_with_it() {
 
 #[test]
 fn what_bound_for_itself_is_taken_over_with_its_process_group() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let script = "python3 \"$0\" bind 8090 & wait";
         let command = ["--workers", "2", "--self-bind", "--", "sh", "-c", script, SERVER];
         let agent = run(host, &command);
@@ -227,7 +220,7 @@ fn what_bound_for_itself_is_taken_over_with_its_process_group() {
 
 #[test]
 fn an_attached_group_is_taken_over_alike() {
-    with_python(|host| {
+    Host::with_python(|host| {
         let mut servers = Server::several(3, "tcp", ADDRESS);
         host.attach(&[ADDRESS, "--policy", "random"]).kill();
         let program = programs(host);

@@ -17,7 +17,7 @@ use rustix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{needs_kernel, running::Running};
+use crate::{needs_kernel, running::Running, there};
 
 /// A test's own host. Threads and processes that the test starts are in it too.
 pub struct Host {
@@ -44,6 +44,13 @@ impl Host {
             .join();
         if let Err(panic) = result.and_then(|result| result) {
             resume_unwind(panic);
+        }
+    }
+
+    /// As [`Host::with`], a test that needs Python; without it the test is skipped.
+    pub fn with_python(test: impl FnOnce(&Host) + Send + 'static) {
+        if there("python3") {
+            Self::with(test);
         }
     }
 

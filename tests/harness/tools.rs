@@ -1,4 +1,5 @@
-//! What some tests need and not every machine has; and how a test says that it is skipped.
+//! What some tests need: programs and kernels that not every machine has, and how a test says that it is
+//! skipped.
 
 use std::{
     env,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use balancer::kernel::{self, Release};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// Whether the running kernel is of this release or newer. If not, the test that asks is skipped, and
 /// says so; if so, it shall fail where the kernel lacks something.
@@ -54,4 +56,9 @@ fn find(program: &str) -> Option<PathBuf> {
     // Where root's programs are is not on everybody's path.
     let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     directories.map(|directory| directory.join(program)).find(|path| Path::is_file(path))
+}
+
+/// Makes a FIFO: who opens it waits until somebody opens the other end.
+pub fn fifo(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a FIFO");
 }
