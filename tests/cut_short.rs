@@ -1,13 +1,20 @@
-//! A reload that the end of balancer itself cuts short: whoever takes over has as many workers as before.
+//! A reload that is cut short, by the end of a successor or of balancer itself: there are as many workers
+//! as before, and the next reload goes on from there.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is a test that failed")]
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use harness::{
     Host, Running, fifo,
     line::{Client, SERVER, ask},
-    running::{all_new, wait_until},
+    running::{all_new, send, wait_until, wait_until_gone, watch},
 };
 use rustix::process::Signal;
 
@@ -104,6 +111,28 @@ fn a_successor_that_was_not_ready_is_ended_and_its_predecessor_stays() {
         fs::remove_file(&gate).unwrap();
         fs::write(&gate, "").unwrap();
         whole_again(host, start(&["--takeover"]), &before);
+    });
+}
+
+#[test]
+fn one_that_was_taken_back_has_its_whole_time_when_its_turn_comes_again() {
+    // A second until its successor counts as ready, and two that it may take itself.
+    const WHOLE: Duration = Duration::from_secs(1 + 2);
+    Host::with_python(|host| {
+        let mut running = run(host, &["--drain-timeout", "2s"], &[]);
+        let before = host.workers(None);
+        let mut clients = [0; 2].map(|_| Client::connect(running.address()).unwrap());
+        let _pids = clients.each_mut().map(|client| client.ask().unwrap());
+        running.signal(Signal::HUP);
+        wait_until("a drain", || host.workers(Some("draining")) == before[..1]);
+        let successor = host.workers(Some("live")).into_iter().find(|pid| !before.contains(pid));
+        send(successor.unwrap(), Signal::KILL);
+        running.wait_for("its predecessor serves on");
+        let again = Instant::now();
+        running.signal(Signal::HUP);
+        wait_until_gone(&watch(before[0]), "the predecessor");
+        assert!(again.elapsed() >= WHOLE, "told to end after {:?}", again.elapsed());
+        running.stop();
     });
 }
 

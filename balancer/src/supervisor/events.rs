@@ -24,8 +24,9 @@ pub enum Event {
     Line(String),
     /// It printed a line to standard error.
     Complaint(String),
-    /// It had no connection left, or so much when the time was up; or it cannot be said.
-    Drained(Result<Remaining, String>),
+    /// It had no connection left, or so much when the time was up; or it cannot be said. Its number
+    /// tells this from an earlier wait, after which it was taken back.
+    Drained(u32, Result<Remaining, String>),
     /// It was told to end, and has not.
     Overdue,
     /// It is gone; how is not known of one that somebody else started.

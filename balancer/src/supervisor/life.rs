@@ -26,7 +26,7 @@ impl Supervisor {
             Event::Bound(bound) => self.has_bound(index, process, bound)?,
             Event::NotReady(why) => self.is_not_ready(index, process, &why),
             Event::Unstartable(why) => self.is_unstartable(index, process, why),
-            Event::Drained(outcome) => self.has_drained(process, outcome),
+            Event::Drained(time, outcome) => self.has_drained(process, time, outcome),
             Event::Overdue => self.is_overdue(process),
             Event::Exited(status) => self.has_exited(index, process, status)?,
         }

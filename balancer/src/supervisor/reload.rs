@@ -146,8 +146,9 @@ impl Supervisor {
     }
 
     /// Waits for the connections of a process whose slot is drained.
-    pub(super) fn let_finish(&mut self, index: usize, running: Running) {
-        let process = running.process.identity;
+    pub(super) fn let_finish(&mut self, index: usize, mut running: Running) {
+        running.drains += 1;
+        let (process, time) = (running.process.identity, running.drains);
         let drained = self.seats.drained(running.slot, process);
         self.leaving.push((index, running));
         let within = self.workers[index].plan.drain_within;
@@ -157,13 +158,19 @@ impl Supervisor {
                 let (group, drained) = drained?;
                 left_after(within, group, drained).await
             };
-            teller.tell(Event::Drained(left.await.map_err(|error| format!("{error:#}"))));
+            teller.tell(Event::Drained(time, left.await.map_err(|error| format!("{error:#}"))));
         });
     }
 
-    pub(super) fn has_drained(&mut self, who: Identity, outcome: Result<Remaining, String>) {
-        let place = self.leaving.iter().position(|(_, r)| r.process.identity == who);
-        // It may have ended by itself, or have been taken back.
+    pub(super) fn has_drained(
+        &mut self,
+        who: Identity,
+        time: u32,
+        outcome: Result<Remaining, String>,
+    ) {
+        let waited = |r: &Running| r.process.identity == who && r.drains == time;
+        // It may have ended by itself, or have been taken back, and perhaps set aside once more.
+        let place = self.leaving.iter().position(|(_, running)| waited(running));
         let Some(place) = place.filter(|_| !self.stopping) else { return };
         let (index, running) = self.leaving.remove(place);
         let within = self.workers[index].plan.drain_within;

@@ -53,6 +53,8 @@ pub(super) struct Running {
     /// None until it has bound, where it does so itself.
     pub slot: Option<u32>,
     pub ready: bool,
+    /// How often its connections were waited for: it may have been taken back.
+    pub drains: u32,
     /// It was told to end, for good.
     pub dismissed: bool,
     /// Its last complaints.
@@ -87,7 +89,7 @@ impl Worker {
 impl Running {
     pub fn new(slot: Option<u32>, process: WorkerProcess) -> Self {
         let (words, since) = (VecDeque::new(), Instant::now());
-        Self { slot, ready: false, dismissed: false, words, since, process }
+        Self { slot, ready: false, drains: 0, dismissed: false, words, since, process }
     }
 
     pub fn pid(&self) -> u32 {
