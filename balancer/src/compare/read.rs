@@ -62,6 +62,8 @@ fn counts(measured: &Measured) -> impl Iterator<Item = u64> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::compare::contender::STANDARD;
 
@@ -79,6 +81,19 @@ pub(crate) mod tests {
         written.contenders.extend(more);
         for read in [example(), written] {
             assert_eq!(report(&serde_json::to_string(&read).unwrap()).unwrap(), read);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_figure_is_read_back_to_its_last_digit(seconds in 0.0..=f64::MAX) {
+            let mut written = example();
+            let measured = written.scenarios[0].trials[0].measured.get_or_insert_default();
+            measured.seconds = seconds;
+            let read = report(&serde_json::to_string(&written).unwrap()).unwrap();
+            prop_assert_eq!(read, written);
         }
     }
 
