@@ -130,7 +130,13 @@ fuzz_target!(|bytes: &[u8]| {
 /// How many times the least weight all of them are together, where a table is still short.
 const SHORT: u32 = 600;
 
+/// How many members' clients are spread, over the same 65,537 positions however few they are: with
+/// more of them, looking for a free one takes so long that little else is tried.
+const FEW: usize = 3;
+
 fn check(entries: &[Entry], shares: Shares) {
+    let entries =
+        if shares == Shares::ByClient { &entries[..FEW.min(entries.len())] } else { entries };
     let weights = || entries.iter().map(|entry| entry.weight);
     // A million positions take a tenth of a second; the property tests of the table build such.
     if weights().sum::<u32>() > SHORT * weights().min().unwrap_or(1) {
