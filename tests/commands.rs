@@ -129,6 +129,29 @@ fn a_killed_command_comes_back_in_a_slot_of_its_own() {
 }
 
 #[test]
+fn one_that_hangs_at_its_start_and_ignores_sigterm_makes_room_for_another() {
+    Host::with_python(|host| {
+        let directory = tempfile::tempdir().unwrap();
+        let script = format!(
+            "cd {}; mkdir first || {{ mkdir second && trap '' TERM && exec sleep 60; }}; \
+             exec python3 {SERVER} handed notify",
+            directory.path().display()
+        );
+        let within = ["--ready", "notify", "--ready-timeout", "3s", "--drain-timeout", "1s"];
+        let command = ["--workers", "1", "--", "sh", "-c", &script];
+        let mut running = host.run(&[&within[..], &command].concat());
+        send(workers(host)[0], Signal::KILL);
+        running.wait_for("worker 0 is back as PID");
+        ask(running.address()).unwrap();
+        wait_until("the other to be gone", || workers(host).len() == 1);
+        let ended = running.stop();
+        for part in ["has not sent READY=1", "has not ended within 1s of SIGTERM, and is killed"] {
+            assert!(ended.stderr.contains(part), "no {part:?} in {ended:?}");
+        }
+    });
+}
+
+#[test]
 fn a_command_that_ends_at_once_ends_it_all_with_its_exit_code_and_last_words() {
     Host::with(|host| {
         let script = "echo well; for n in 1 2 3 4 5 6; do echo no config $n >&2; done; exit 7";

@@ -3,7 +3,6 @@
 use std::{process::ExitStatus, time::Duration};
 
 use anyhow::Result;
-use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::{
@@ -102,14 +101,21 @@ impl Supervisor {
         if self.is_successor(index, who) {
             return self.give_up_reload(line);
         }
-        let first = self.workers[index].first;
-        let Some(running) = self.worker(index, who) else { return };
-        if first {
+        if self.worker(index, who).is_none() {
+            return;
+        }
+        let worker = &mut self.workers[index];
+        if worker.first || self.unready > 0 {
             return self.notices.push_back(Notice::NeverReady(line));
         }
-        // Its successor may do better.
-        running.process.signal(Signal::TERM);
+        let Some(running) = worker.running.take() else { return };
         self.notices.push_back(Notice::Complaint(line));
+        self.dismiss(index, running);
+        // The next one may do better.
+        if self.workers[index].successor.is_none() {
+            let delay = self.workers[index].backoff.after(Duration::ZERO);
+            self.schedule(index, delay);
+        }
     }
 
     fn is_unstartable(&mut self, index: usize, who: Identity, why: String) {

@@ -188,7 +188,7 @@ impl Supervisor {
     }
 
     /// Tells a process to end, which it is to do in time.
-    fn dismiss(&mut self, index: usize, mut running: Running) {
+    pub(super) fn dismiss(&mut self, index: usize, mut running: Running) {
         let process = running.process.identity;
         running.dismissed = true;
         running.process.signal(Signal::TERM);
