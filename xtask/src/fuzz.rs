@@ -185,7 +185,13 @@ impl Target {
         make(&self.seeds)?;
         let mut command = self.command();
         command.arg("-merge=1").args([&self.seeds, &self.grown]);
-        command::capture(command.stderr(std::process::Stdio::null())).map(|_| ())
+        let name = &self.name;
+        let output = command.output().with_context(|| format!("could not start {name}"))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("could not add to the corpus of {name}: {}\n{said}", output.status);
+        }
+        Ok(())
     }
 }
 
