@@ -8,6 +8,7 @@ use balancer_ebpf::record::SlotState;
 use super::{Notice, Supervisor, WorkerPlan, child::WorkerProcess, seats::Seats, worker::Running};
 use crate::{
     agent::AgentState,
+    machine,
     process::{self, Identity},
     steering::{Member, Steering},
     weight::Weight,
@@ -107,6 +108,7 @@ impl Supervisor {
     ) -> Result<Self> {
         let mut supervisor = Self::of(seats, bpffs, plans)?;
         supervisor.workers.iter_mut().for_each(|worker| worker.first = false);
+        supervisor.keep_cpus(&inheritance.living);
         let lock = supervisor.steering()?.lock()?;
         for (index, member) in inheritance.living.iter().enumerate() {
             supervisor.adopt(index, member)?;
@@ -141,6 +143,14 @@ impl Supervisor {
         Ok(supervisor)
     }
 
+    /// Lets who is pinned to a CPU be the worker of that CPU.
+    fn keep_cpus(&mut self, living: &[Member]) {
+        let mut cpus: Vec<_> = self.workers.iter().map(|worker| worker.plan.cpu).collect();
+        let had = living.iter().map(|member| machine::only_cpu(member.worker.pid));
+        keep(&mut cpus, had.map(|cpu| cpu.map(|cpu| cpu as usize)));
+        self.workers.iter_mut().zip(cpus).for_each(|(worker, cpu)| worker.plan.cpu = cpu);
+    }
+
     fn adopt(&mut self, index: usize, member: &Member) -> Result<()> {
         let (slot, weight) = (member.slot, self.workers[index].plan.weight);
         let process = WorkerProcess::take_over(index, member.worker, &self.sender);
@@ -151,6 +161,15 @@ impl Supervisor {
         let running = Running { ready: true, ..Running::new(Some(slot), process) };
         self.workers[index].running = Some(running);
         Ok(())
+    }
+}
+
+/// Puts what each of the first had in its place, where it is there for one of those that follow. Pure.
+fn keep<T: PartialEq>(all: &mut [Option<T>], had: impl Iterator<Item = Option<T>>) {
+    for (place, had) in had.enumerate().filter(|(_, had)| had.is_some()) {
+        if let Some(other) = (place..all.len()).find(|&other| all[other] == had) {
+            all.swap(place, other);
+        }
     }
 }
 
@@ -204,6 +223,21 @@ mod tests {
         // And its neighbour is missed, though it died at the same time.
         let members = [(Leaving, true), (Live, false), (Live, true)];
         assert_eq!(slots(&inheritance(&members, &told(2, Some(0))).living), [2]);
+    }
+
+    #[test]
+    fn who_was_pinned_keeps_its_cpu_and_the_others_have_what_is_left() {
+        let keep = |had: &[Option<usize>]| {
+            let mut cpus = [Some(0), Some(1), Some(2), Some(0)];
+            keep(&mut cpus, had.iter().copied());
+            cpus.map(Option::unwrap)
+        };
+        // Worker 0 has died once, and is in the last slot.
+        assert_eq!(keep(&[Some(1), Some(2), Some(0), Some(0)]), [1, 2, 0, 0]);
+        // It is dead, and the only one of CPU 2 is missing.
+        assert_eq!(keep(&[Some(1), Some(0), Some(0)]), [1, 0, 0, 2]);
+        // Somebody has pinned it elsewhere, or not at all.
+        assert_eq!(keep(&[Some(7), None, Some(0)]), [0, 1, 0, 2]);
     }
 
     #[test]
