@@ -12,7 +12,7 @@ use balancer::{group::Protocol, policy::Policy, steering::Store, tuning::Tuning}
 use harness::{
     Host, TestGroup,
     client::{connect_from, request_from},
-    running::send,
+    running::{send, wait_until},
     there,
 };
 use rustix::process::Signal;
@@ -131,6 +131,30 @@ fn when_a_worker_dies_only_its_clients_move_and_its_successor_gets_them_back() {
         for (ip, other) in after {
             assert!(other != slot && (other == expected[&ip] || expected[&ip] == slot), "{ip}");
         }
+        running.stop();
+    });
+}
+
+#[test]
+fn a_reload_moves_nobodys_client_but_from_a_worker_to_its_successor() {
+    Host::with(|host| {
+        let mut running = host.run(&["--workers", "4", "--policy", "sticky"]);
+        let before = ask(running.address(), ipv4());
+        host.succeed(&["reload"]);
+        let expected: BTreeMap<_, _> = before.iter().map(|(&ip, slot)| (ip, slot + 4)).collect();
+        assert_eq!(ask(running.address(), ipv4()), expected);
+
+        // And back from a successor that dies while its predecessor is held up by a connection.
+        let before = host.workers(None);
+        let (&ip, _) = expected.iter().find(|&(_, &slot)| slot == 4).unwrap();
+        let client = connect_from((ip, 0).into(), running.address()).unwrap();
+        running.signal(Signal::HUP);
+        wait_until("a drain", || host.workers(Some("draining")) == before[..1]);
+        let successor = host.workers(Some("live")).into_iter().find(|pid| !before.contains(pid));
+        send(successor.unwrap(), Signal::KILL);
+        running.wait_for("its predecessor serves on");
+        assert_eq!(ask(running.address(), ipv4()), expected);
+        drop(client);
         running.stop();
     });
 }

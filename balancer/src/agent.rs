@@ -37,6 +37,11 @@ impl AgentState {
         self.asked > self.begun
     }
 
+    /// Whether one is under way.
+    pub fn is_reloading(&self) -> bool {
+        self.begun > self.ended
+    }
+
     /// Notes that a reload begins.
     pub fn begin(&mut self) {
         (self.begun, self.replaced) = (self.begun.saturating_add(1), 0);
@@ -127,7 +132,7 @@ mod tests {
         let mut state = AgentState::default();
         assert_eq!(state.ask(), 1);
         state.begin();
-        assert!(!state.is_asked());
+        assert!(!state.is_asked() && state.is_reloading());
         let asked = state.ask();
         assert!(state.is_asked());
         state.end(Some("too old".to_owned()));
@@ -136,6 +141,7 @@ mod tests {
         state.begin();
         state.end(None);
         assert_eq!(state.outcome(asked), Some(Ok(())));
+        assert!(!state.is_reloading());
     }
 
     #[test]

@@ -30,6 +30,18 @@ pub enum Refusal {
          its end, or stop it"
     )]
     Leaving(u32),
+    /// Those who are replaced would get connections again, and their successors before they are ready.
+    #[error(
+        "the workers of {group} are being replaced, which under the policy {policy} would lose \
+         connections; wait until the reload has ended (balancer status shows who is starting or \
+         draining)"
+    )]
+    Reloading {
+        /// The policy asked for.
+        policy: &'static str,
+        /// Where.
+        group: String,
+    },
     /// Nobody would be left.
     #[error(
         "{pids} cannot be drained: no other worker is live, so the kernel would still give it new \
@@ -116,13 +128,19 @@ pub fn to_resume(group: &str, members: &[MemberInfo], pids: &[u32]) -> Result<Ve
 /// Whether a group may be switched to a policy as it is.
 ///
 /// # Errors
-/// Where drained members would be chosen again.
-pub fn check_policy(group: &str, policy: Policy, members: &[MemberInfo]) -> Result<(), Refusal> {
+/// Where drained members would be chosen again, or those who are replaced in a reload.
+pub fn check_policy(
+    group: &str,
+    policy: Policy,
+    members: &[MemberInfo],
+    reloading: bool,
+) -> Result<(), Refusal> {
     if policy.steers() {
         return Ok(());
     }
-    if let Some(leaving) = members.iter().find(|member| member.state == MemberState::Leaving) {
-        return Err(Refusal::Leaving(leaving.pid));
+    // One may be left of a reload that was cut short.
+    if reloading || members.iter().any(|member| member.state == MemberState::Leaving) {
+        return Err(Refusal::Reloading { policy: policy.name(), group: group.to_owned() });
     }
     let drained = drained(members);
     if drained.is_empty() {
@@ -256,15 +274,26 @@ mod tests {
         assert!(refusal.contains("balancer policy hash --group web"), "{refusal}");
     }
 
+    fn kernel(members: &[MemberInfo], reloading: bool) -> Result<(), Refusal> {
+        check_policy("web", Policy::Kernel, members, reloading)
+    }
+
     #[test]
     fn drained_members_keep_the_kernels_hash_away() {
         let drained = members(&[(7, Draining), (8, Live), (7, Draining)]);
-        let refusal = check_policy("web", Policy::Kernel, &drained).unwrap_err().to_string();
+        let refusal = kernel(&drained, false).unwrap_err().to_string();
         assert!(refusal.contains("balancer resume --group web 7"), "{refusal}");
-        assert_eq!(check_policy("web", Policy::Random, &drained), Ok(()));
-        assert_eq!(check_policy("web", Policy::Kernel, &members(&[(7, Live)])), Ok(()));
-        let leaving = members(&[(7, Draining), (8, Leaving)]);
-        assert_eq!(check_policy("web", Policy::Kernel, &leaving), Err(Refusal::Leaving(8)));
+        assert_eq!(check_policy("web", Policy::Random, &drained, true), Ok(()));
+        assert_eq!(kernel(&members(&[(7, Live)]), false), Ok(()));
+    }
+
+    #[test]
+    fn a_reload_keeps_the_kernels_hash_away() {
+        let refused = Err(Refusal::Reloading { policy: "kernel", group: "web".to_owned() });
+        assert_eq!(kernel(&members(&[(7, Draining), (8, Leaving)]), false), refused);
+        let starting = members(&[(7, Live), (8, Starting)]);
+        assert_eq!(kernel(&starting, true), refused);
+        assert_eq!(kernel(&starting, false), Ok(()));
     }
 
     #[test]

@@ -20,7 +20,9 @@ pub fn policy(args: &PolicyArgs, store: &Store) -> Result<()> {
     let group = steering.group()?;
     let tuning = args.tuning.tuning(group.tuning);
     tuning::check(args.policy, tuning, group.identity.protocol)?;
-    drain::check_policy(steering.name(), args.policy, &steering.snapshot()?.members)?;
+    let members = steering.snapshot()?.members;
+    let reloading = group.agent.is_alive() && steering.agent_state()?.is_reloading();
+    drain::check_policy(steering.name(), args.policy, &members, reloading)?;
     steering.set_policy(args.policy, tuning)?;
     tracking::catch_up(&steering)?;
     warn_if_unpinned(&steering)?;

@@ -104,7 +104,7 @@ pub fn switch(steering: &mut Steering, policy: Option<Policy>, tuning: Tuning) -
     if (group.policy, group.tuning) == (policy, tuning) {
         return Ok(());
     }
-    drain::check_policy(steering.name(), policy, &steering.snapshot()?.members)?;
+    drain::check_policy(steering.name(), policy, &steering.snapshot()?.members, false)?;
     steering.set_policy(policy, tuning)?;
     tracking::catch_up(steering).map(|_| ())
 }

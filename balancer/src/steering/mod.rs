@@ -229,6 +229,18 @@ impl Steering {
         self.change(slot, |record| record.weight = weight.get())
     }
 
+    /// Lets the members of two slots have each other's clients; takes effect with
+    /// [`Steering::publish`].
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn swap_keys(&mut self, one: u32, other: u32) -> Result<()> {
+        let mut records = self.maps.members.read()?;
+        let (one, other) = (one as usize, other as usize);
+        (records[one].key, records[other].key) = (records[other].key, records[one].key);
+        self.maps.members.write(&records)
+    }
+
     /// Moves a slot through its life; takes effect with [`Steering::publish`]. Who goes live the first
     /// time, and beside others in the table, is new: see [`Steering::grow`].
     ///

@@ -168,7 +168,7 @@ impl Supervisor {
             format!("worker {index} (PID {}{slot}) {}", running.pid(), worker::ending(status));
         let next = if self.workers[index].successor.is_some() {
             "its successor is starting already".to_owned()
-        } else if self.take_back(index) {
+        } else if self.take_back(index, running.slot) {
             "its predecessor serves on".to_owned()
         } else {
             let delay = self.workers[index].backoff.after(lived);

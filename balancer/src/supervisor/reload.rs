@@ -73,15 +73,7 @@ impl Supervisor {
 
     fn begin(&mut self) -> Result<()> {
         self.seats.tell(AgentState::begin)?;
-        let steering = self.steering()?;
-        let (policy, name) = (steering.group()?.policy, steering.name());
-        if !policy.steers() {
-            bail!(
-                "under the policy {} balancer does not choose, so no worker can be replaced without \
-                 losing connections; switch first, for example: balancer policy hash --group {name}",
-                policy.name()
-            );
-        }
+        self.check_steered()?;
         if self.workers.iter().any(|worker| !worker.plan.job.is_foreign()) {
             let binary = self.binary.anew();
             let binary = binary.with_context(|| {
@@ -92,6 +84,23 @@ impl Supervisor {
         }
         let line = format!("reloading {} workers, one after another", self.workers.len());
         self.notices.push_back(Notice::Line(line));
+        Ok(())
+    }
+
+    /// That balancer chooses: else nobody can be replaced without losing connections.
+    fn check_steered(&mut self) -> Result<()> {
+        let steering = self.steering()?;
+        let (policy, name) = (steering.group()?.policy, steering.name());
+        if steering.lock()?.is_none() {
+            bail!("{name} was given back to the kernel's hash");
+        }
+        if !policy.steers() {
+            bail!(
+                "under the policy {} balancer does not choose, so no worker can be replaced without \
+                 losing connections; switch first, for example: balancer policy hash --group {name}",
+                policy.name()
+            );
+        }
         Ok(())
     }
 
@@ -108,7 +117,7 @@ impl Supervisor {
         let Some(index) = self.turn() else { return self.finish_reload() };
         // It may be dead, and wait to be started again.
         self.restarts.retain(|(_, other)| *other != index);
-        match self.start_process(index, EARLY) {
+        match self.check_steered().and_then(|()| self.start_process(index, EARLY)) {
             Ok(successor) => self.workers[index].successor = Some(successor),
             Err(error) => {
                 self.give_up_reload(format!("worker {index} cannot be started anew: {error:#}"));
@@ -128,11 +137,13 @@ impl Supervisor {
     }
 
     fn try_hand_over(&mut self, index: usize) -> Result<()> {
+        self.check_steered()?;
         let worker = &mut self.workers[index];
         let from = worker.running.as_ref().and_then(|running| running.slot);
         let successor = worker.successor.as_mut().context("there is no successor")?;
         successor.ready = true;
-        self.seats.hand_over(from, successor.slot.context("its successor has no slot")?)?;
+        let to = successor.slot.context("its successor has no slot")?;
+        self.seats.hand_over(from, to, worker.plan.weight)?;
         worker.first = false;
         let Some(predecessor) = mem::replace(&mut worker.running, worker.successor.take()) else {
             self.has_replaced(index);
@@ -267,18 +278,17 @@ impl Supervisor {
 
     /// Gives back to a predecessor what its successor, which has ended, had for a moment. False where
     /// it was told to end already.
-    pub(super) fn take_back(&mut self, index: usize) -> bool {
+    pub(super) fn take_back(&mut self, index: usize, successor: Option<u32>) -> bool {
         let who = self.reload.as_ref().and_then(|reload| reload.predecessor);
         let finishes = |(_, r): &(usize, Running)| Some(r.process.identity) == who && !r.dismissed;
         let place = self.leaving.iter().position(finishes);
         let Some(place) = place.filter(|_| self.has_turn(index)) else { return false };
         let (_, predecessor) = self.leaving.remove(place);
-        let opened = predecessor.slot.map_or(Ok(()), |slot| self.seats.open(slot, true));
-        if let Err(error) = opened {
+        let given = predecessor.slot.map_or(Ok(()), |slot| self.seats.give_back(slot, successor));
+        if let Err(error) = given {
             tracing::error!("{error:#}");
         }
         self.workers[index].running = Some(predecessor);
-        self.tell_reload(|state| state.leaving = None);
         true
     }
 

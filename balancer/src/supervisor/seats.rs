@@ -122,25 +122,39 @@ impl Seats {
         steering.set_worker(slot, worker)
     }
 
-    /// Lets a slot be chosen instead of another, with its weight and in one step; the other is about
-    /// to leave.
+    /// Lets a slot be chosen instead of another, in one step and with its weight and its clients; the
+    /// other is about to leave. Where there is no other, with that weight.
     ///
     /// # Errors
     /// Where the group's state cannot be changed.
-    pub fn hand_over(&mut self, from: Option<u32>, to: u32) -> Result<()> {
+    pub fn hand_over(&mut self, from: Option<u32>, to: u32, weight: Weight) -> Result<()> {
         let Self::Steered { steering, .. } = self else { return Ok(()) };
         let _lock = steering.lock()?;
         // First, so that whoever takes over while both are live knows which is one too many.
         steering.tell(|state| state.leaving = from)?;
-        let members = steering.members()?;
-        if let Some(from) = members.iter().find(|member| Some(member.slot) == from) {
-            steering.set_weight(to, from.weight)?;
-        }
+        let before = steering.members()?.into_iter().find(|member| Some(member.slot) == from);
+        steering.set_weight(to, before.map_or(weight, |member| member.weight))?;
         steering.set_state(to, SlotState::Live)?;
         if let Some(from) = from {
+            steering.swap_keys(from, to)?;
             steering.set_state(from, SlotState::Leaving)?;
         }
         steering.publish()
+    }
+
+    /// Undoes a [`hand_over`](Self::hand_over): the slot that it was to is vacant.
+    ///
+    /// # Errors
+    /// Where the group's state cannot be changed.
+    pub fn give_back(&mut self, from: u32, to: Option<u32>) -> Result<()> {
+        let Self::Steered { steering, .. } = self else { return Ok(()) };
+        let _lock = steering.lock()?;
+        if let Some(to) = to {
+            steering.swap_keys(from, to)?;
+        }
+        steering.set_state(from, SlotState::Live)?;
+        steering.publish()?;
+        steering.tell(|state| state.leaving = None)
     }
 
     /// What a worker whose slot is drained has to do before it may end.
