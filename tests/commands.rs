@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
 };
 
@@ -47,7 +48,8 @@ fn refusal(host: &Host, code: i32, args: &[&str]) -> String {
     let refusal =
         host.fail(code, &[&["run", "--workers", "2", "--listen", ADDRESS], args].concat());
     assert!(host.is_clean(), "something is still pinned");
-    wait_until("the others to end", || TcpStream::connect(ADDRESS).is_err());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    wait_until("the others to end", || TcpStream::connect(ADDRESS).is_err_and(refused));
     refusal
 }
 
@@ -152,6 +154,41 @@ fn one_that_hangs_at_its_start_and_ignores_sigterm_makes_room_for_another() {
 }
 
 #[test]
+fn stopping_while_one_hangs_at_its_start_starts_no_other() {
+    Host::with_python(|host| {
+        let directory = tempfile::tempdir().unwrap();
+        let script = format!(
+            "cd {}; mkdir first && exec python3 {SERVER} handed notify; \
+             trap '' TERM; mkdir second; exec sleep 5",
+            directory.path().display()
+        );
+        let command = ["--ready", "notify", "--ready-timeout", "3s", "--", "sh", "-c", &script];
+        let mut running = host.run(&[&["--workers", "1"], &command[..]].concat());
+        send(workers(host)[0], Signal::KILL);
+        running.wait_for("starting it again");
+        wait_until("it to hang", || directory.path().join("second").exists());
+        let ended = running.stop();
+        assert!(!ended.stdout.contains("back as") && !ended.stderr.contains("READY"), "{ended:?}");
+    });
+}
+
+#[test]
+fn a_server_behind_a_shell_finishes_before_run_ends() {
+    Host::with_python(|host| {
+        let directory = tempfile::tempdir().unwrap();
+        // The shell ends at once when it is told to.
+        let script = format!(
+            "cd {}; (trap 'sleep 1; mkdir finished; exit' TERM; python3 {SERVER} handed & wait); :",
+            directory.path().display()
+        );
+        let running = host.run(&["--workers", "1", "--", "sh", "-c", &script]);
+        ask(running.address()).unwrap();
+        running.stop();
+        assert!(directory.path().join("finished").exists());
+    });
+}
+
+#[test]
 fn a_command_that_ends_at_once_ends_it_all_with_its_exit_code_and_last_words() {
     Host::with(|host| {
         let script = "echo well; for n in 1 2 3 4 5 6; do echo no config $n >&2; done; exit 7";
@@ -159,6 +196,16 @@ fn a_command_that_ends_at_once_ends_it_all_with_its_exit_code_and_last_words() {
         let (_, quoted) = refusal.split_once("ended with exit code 7").unwrap();
         assert!(quoted.contains("no config 2") && quoted.contains("no config 6"), "{refusal}");
         assert!(!quoted.contains("no config 1"), "{refusal}");
+    });
+}
+
+#[test]
+fn a_command_that_never_gets_ready_and_ignores_sigterm_does_not_keep_the_port() {
+    Host::with_python(|host| {
+        let notify = ["--ready", "notify", "--ready-timeout", "1s", "--"];
+        let command = ["sh", "-c", "trap '' TERM; exec sleep 300"];
+        let refusal = refusal(host, 1, &[&notify[..], &command].concat());
+        assert!(refusal.contains("has not sent READY=1"), "{refusal}");
     });
 }
 

@@ -152,6 +152,15 @@ pub fn handle(process: Identity) -> io::Result<OwnedFd> {
     if process.is_alive() { Ok(pidfd) } else { Err(gone()) }
 }
 
+/// Whether anybody of a process group runs: who has ended and was not reaped does not. It walks
+/// through all of /proc.
+pub fn is_group_alive(group: Pid) -> bool {
+    let Ok(processes) = procfs::process::all_processes() else { return false };
+    let mut stats = processes.filter_map(|process| process.ok()?.stat().ok());
+    let id = group.as_raw_nonzero().get();
+    stats.any(|stat| stat.pgrp == id && !matches!(stat.state, 'Z' | 'X'))
+}
+
 /// A PID as the kernel's calls take it; `None` for 0, which means something else there.
 pub fn to_pid(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)

@@ -1,8 +1,13 @@
 //! What `run` does while its workers work: tells of them, and listens to signals.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
-use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal as Signals, SignalKind, signal},
+    time::{Instant, sleep_until},
+};
 
 use super::{
     audit::Audit,
@@ -24,6 +29,9 @@ pub struct Wanted {
     hangup: Signals,
     start: Start,
 }
+
+/// How long all have to end where one never got ready.
+const GIVING_UP: Duration = Duration::from_secs(5);
 
 /// What came.
 enum Came {
@@ -71,6 +79,8 @@ pub async fn supervise(
     let mut growth = Growth::of(supervisor.steering()?.group()?.tuning);
     let mut audit = Audit::start();
     let mut stopping = false;
+    // Why workers cannot be had at all, and until when those there are may end.
+    let (mut failed, mut until): (Option<String>, Option<Instant>) = (None, None);
     if ready {
         console.line(&listening(&mut supervisor, group)?);
     }
@@ -87,7 +97,12 @@ pub async fn supervise(
                         console.line(&listening(&mut supervisor, group)?);
                         warn_if_unpinned(supervisor.steering()?)?;
                     }
-                    Ok(Notice::NeverReady(how)) => bail!("{how}"),
+                    Ok(Notice::NeverReady(_)) if stopping => {}
+                    Ok(Notice::NeverReady(how)) => {
+                        (failed, until) = (Some(how), Some(Instant::now() + GIVING_UP));
+                        stopping = true;
+                        supervisor.stop();
+                    }
                     Ok(Notice::AllGone) => break,
                     Err(error) if !ready => return Err(error),
                     // The others serve on.
@@ -114,6 +129,11 @@ pub async fn supervise(
                 }
                 Asked::Nothing
             }
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                until = None;
+                supervisor.signal(Signal::KILL);
+                Asked::Nothing
+            }
             came = wanted.next() => match came {
                 Came::Stop => Asked::Stop,
                 // One that goes away may send several.
@@ -137,6 +157,9 @@ pub async fn supervise(
             Asked::Reload => supervisor.reload(),
             Asked::Nothing => {}
         }
+    }
+    if let Some(how) = failed {
+        bail!("{how}");
     }
     Ok(ready
         .then(|| supervisor.steering()?.snapshot())

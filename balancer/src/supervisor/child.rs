@@ -19,8 +19,9 @@ use rustix::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, Interest, unix::AsyncFd},
     process::{Child, Command},
-    sync::mpsc::UnboundedSender,
-    time::timeout,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc::UnboundedSender},
+    task::spawn_blocking,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     handover, machine,
-    process::{Identity, handle, to_pid},
+    process::{self, Identity, handle, to_pid},
 };
 
 /// How to start a worker.
@@ -51,6 +52,13 @@ pub struct Launch {
 /// How long a worker that ended may have its output read.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
+/// How many lines of a worker may wait to be heard. One that prints faster has to wait itself: else
+/// its lines would fill the memory, and what the others do would be heard late.
+const LINES: usize = 256;
+
+/// How often those are counted that a worker has left behind.
+const INTERVAL: Duration = Duration::from_millis(50);
+
 /// Where a line that does not end is broken.
 const LONGEST_LINE: u64 = 64 * 1024;
 
@@ -60,8 +68,16 @@ pub struct WorkerProcess {
     pub identity: Identity,
     /// Of its process group.
     pid: Pid,
+    state: Arc<State>,
+}
+
+/// What its end depends on.
+#[derive(Default)]
+struct State {
+    /// It was told to end.
+    told: AtomicBool,
     /// Its PID may be another's by now.
-    reaped: Arc<AtomicBool>,
+    reaped: AtomicBool,
 }
 
 impl WorkerProcess {
@@ -142,15 +158,18 @@ impl WorkerProcess {
         // SAFETY: an `OwnedFd` always gives the descriptor that it keeps open.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }
             .context("cannot watch a worker process")?;
-        let reaped = Arc::new(AtomicBool::new(false));
-        let ended = Ended { child, pidfd, pid, reaped: Arc::clone(&reaped) };
-        Ok((Self { identity, pid, reaped }, ended))
+        let state = Arc::new(State::default());
+        let ended = Ended { child, pidfd, pid, state: Arc::clone(&state) };
+        Ok((Self { identity, pid, state }, ended))
     }
 
     /// Sends it and what it has started a signal, as a terminal would: a command may be a shell that
     /// waits for the server.
     pub fn signal(&self, signal: Signal) {
-        if !self.reaped.load(Ordering::Relaxed) {
+        if signal == Signal::TERM {
+            self.state.told.store(true, Ordering::Relaxed);
+        }
+        if !self.state.reaped.load(Ordering::Relaxed) {
             let _ = kill_process_group(self.pid, signal);
         }
     }
@@ -162,17 +181,26 @@ struct Ended {
     child: Option<Child>,
     pidfd: AsyncFd<OwnedFd>,
     pid: Pid,
-    reaped: Arc<AtomicBool>,
+    state: Arc<State>,
 }
 
 impl Ended {
-    /// Waits for its end. Processes that it leaves behind would keep its socket: they are asked to
-    /// end too, while its PID is still known to be theirs: until it is reaped, or, where that is
-    /// another's to do, as long as one of them lives.
+    /// Waits for its end. Of one that was told to end, and so were the processes that it has started,
+    /// that is when the last of them has finished: the server may be one of those. Else they would
+    /// keep its socket, and are asked to end too. Its PID is known to be theirs until it is reaped,
+    /// or, where that is another's to do, as long as one of them lives.
     async fn wait(&mut self) -> std::io::Result<Option<ExitStatus>> {
         let _ = self.pidfd.readable().await?;
-        let _ = kill_process_group(self.pid, Signal::TERM);
-        self.reaped.store(true, Ordering::Relaxed);
+        let group = self.pid;
+        while self.state.told.load(Ordering::Relaxed)
+            && spawn_blocking(move || process::is_group_alive(group)).await.unwrap_or_default()
+        {
+            sleep(INTERVAL).await;
+        }
+        if !self.state.told.load(Ordering::Relaxed) {
+            let _ = kill_process_group(self.pid, Signal::TERM);
+        }
+        self.state.reaped.store(true, Ordering::Relaxed);
         match &mut self.child {
             Some(child) => child.wait().await.map(Some),
             None => Ok(None),
@@ -190,11 +218,12 @@ async fn follow(
     notify: Option<NotifySocket>,
 ) {
     let said = Said::default();
-    let lines = forward(stdout, |line| {
-        teller.tell(Event::Line(line));
+    let room = Arc::new(Semaphore::new(LINES));
+    let lines = forward(stdout, &room, |line, room| {
+        teller.tell(Event::Line(line, room));
         said.line.notify_one();
     });
-    let complaints = forward(stderr, |line| teller.tell(Event::Complaint(line)));
+    let complaints = forward(stderr, &room, |line, room| teller.tell(Event::Complaint(line, room)));
     let ready = async {
         let Some(readiness) = readiness else { return };
         teller.tell(readiness.wait(teller.process, &said).await);
@@ -228,12 +257,46 @@ async fn follow(
 
 /// Takes a stream line by line to its end, whatever is in it: who stopped reading would end the
 /// writer by SIGPIPE.
-async fn forward(stream: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(String)) {
+async fn forward(
+    stream: Option<impl AsyncRead + Unpin>,
+    room: &Arc<Semaphore>,
+    mut take: impl FnMut(String, OwnedSemaphorePermit),
+) {
     let Some(stream) = stream else { return };
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     while let Ok(1..) = (&mut stream).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
-        take(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned());
+        let Ok(room) = Arc::clone(room).acquire_owned().await else { return };
+        take(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned(), room);
         line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{sync::mpsc::unbounded_channel, task::yield_now};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_prints_faster_than_it_is_heard_waits() {
+        let said = "a line\n".repeat(10 * LINES);
+        let room = Arc::new(Semaphore::new(LINES));
+        let (sender, mut heard) = unbounded_channel();
+        let printing = tokio::spawn(async move {
+            let said = said.as_bytes();
+            forward(Some(said), &room, |line, room| drop(sender.send((line, room)))).await;
+        });
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        assert_eq!(heard.len(), LINES);
+        let mut count = 0;
+        while let Some((line, _room)) = heard.recv().await {
+            assert_eq!(line, "a line");
+            count += 1;
+        }
+        assert_eq!(count, 10 * LINES);
+        printing.await.unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitStatus;
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
 
 use crate::{
     discovery::{Bound, Remaining},
@@ -20,10 +20,10 @@ pub enum Event {
     NotReady(String),
     /// It could not be started, and why.
     Unstartable(String),
-    /// It printed a line.
-    Line(String),
+    /// It printed a line, which takes room until it is heard.
+    Line(String, OwnedSemaphorePermit),
     /// It printed a line to standard error.
-    Complaint(String),
+    Complaint(String, OwnedSemaphorePermit),
     /// It had no connection left, or so much when the time was up; or it cannot be said. Its number
     /// tells this from an earlier wait, after which it was taken back.
     Drained(u32, Result<Remaining, String>),

@@ -16,11 +16,14 @@ impl Supervisor {
     pub(super) fn hear(&mut self, told: Told) -> Result<()> {
         let Told { index, process, event } = told;
         match event {
-            Event::Line(line) => {
+            // Whoever was starting has been told to end.
+            Event::Ready | Event::Bound(_) | Event::NotReady(_) | Event::Unstartable(_)
+                if self.stopping => {}
+            Event::Line(line, _room) => {
                 let line = self.workers[index].sign(index, line);
                 self.notices.push_back(Notice::Line(line));
             }
-            Event::Complaint(line) => self.has_complained(index, process, line),
+            Event::Complaint(line, _room) => self.has_complained(index, process, line),
             Event::Ready => self.became_ready(index, process)?,
             Event::Bound(bound) => self.has_bound(index, process, bound)?,
             Event::NotReady(why) => self.is_not_ready(index, process, &why),
