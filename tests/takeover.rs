@@ -250,6 +250,23 @@ fn an_attached_group_is_taken_over_alike() {
     });
 }
 
+#[test]
+fn who_was_held_back_is_held_back_by_the_one_that_takes_over_too() {
+    Host::with_python(|host| {
+        let named = |name| Server::named("tcp", ADDRESS, name);
+        let _servers = [named("web"), named("web")];
+        let attach = [ADDRESS, "--admit", "same-command"];
+        let mut agent = host.attach(&attach);
+        let _stranger = named("stranger");
+        agent.wait_for("(stranger) serves");
+        agent.kill();
+        let mut agent = host.attach(&[&attach[..], &["--takeover"]].concat());
+        let line = agent.wait_for("(stranger)");
+        assert!(line.contains("is held back"), "{line}");
+        agent.stop();
+    });
+}
+
 #[track_caller]
 fn refused(host: &Host, code: i32, args: &[&str], parts: &[&str]) {
     let refusal = host.fail(code, args);

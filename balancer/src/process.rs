@@ -66,6 +66,12 @@ pub fn socket_holders(inode: u64) -> Vec<u32> {
         .collect()
 }
 
+/// Whether a process holds a socket.
+pub fn holds(pid: u32, inode: u64) -> bool {
+    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
+    process.is_some_and(|process| socket_fd(&process, inode).is_some())
+}
+
 fn socket_fd(process: &Process, inode: u64) -> Option<i32> {
     process.fd().ok()?.flatten().find(|fd| fd.target == FDTarget::Socket(inode)).map(|fd| fd.fd)
 }

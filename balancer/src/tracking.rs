@@ -13,7 +13,7 @@ use crate::{
     discovery::{Connections, Holding, held},
     group::Protocol,
     process,
-    steering::Steering,
+    steering::{Member, Steering},
 };
 
 /// How many connections a slot's worker has: counted by the tracker, and listed by the kernel.
@@ -57,8 +57,7 @@ fn tell(steering: &Steering, slot: u32, connections: &Connections) -> Result<usi
 /// # Errors
 /// As [`catch_up`].
 pub fn compare(steering: &Steering) -> Result<BTreeMap<u32, Counts>> {
-    let counted: BTreeMap<u32, u64> = steering
-        .members()?
+    let counted: BTreeMap<u32, u64> = alone(steering.members()?)
         .into_iter()
         .map(|member| (member.slot, steering.open_connections(member.slot)))
         .collect();
@@ -79,7 +78,7 @@ fn list(steering: &Steering) -> Result<BTreeMap<u32, Connections>> {
     if group.identity.protocol == Protocol::Udp || !steering.is_tracked() {
         return Ok(BTreeMap::new());
     }
-    let mut members = steering.members()?;
+    let mut members = alone(steering.members()?);
     members.retain(|member| member.state != SlotState::Vacant && member.worker.is_alive());
     let holdings: Vec<Holding> = members
         .iter()
@@ -87,6 +86,17 @@ fn list(steering: &Steering) -> Result<BTreeMap<u32, Connections>> {
         .collect();
     let connections = held(&group.identity, &holdings)?;
     Ok(members.iter().map(|member| member.slot).zip(connections).collect())
+}
+
+/// Those whose worker has no other slot: which of several sockets of a process a connection came in by
+/// is known to the tracker alone.
+fn alone(mut members: Vec<Member>) -> Vec<Member> {
+    let mut slots = BTreeMap::<_, usize>::new();
+    for member in &members {
+        *slots.entry(member.worker.pid).or_default() += 1;
+    }
+    members.retain(|member| slots[&member.worker.pid] == 1);
+    members
 }
 
 /// Compares again and again, and sets right what is wrong twice in a row while nothing happens.
@@ -133,6 +143,15 @@ fn drifted(before: &BTreeMap<u32, Counts>, now: &BTreeMap<u32, Counts>) -> Vec<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{process::Identity, steering::tests::member};
+
+    #[test]
+    fn what_a_process_with_several_slots_has_is_not_attributed_to_them() {
+        let worker = |slot, pid| Member { worker: Identity { pid, start: 1 }, ..member(slot, 7) };
+        let members = vec![worker(0, 10), worker(1, 11), worker(2, 10), worker(3, 12)];
+        let slots: Vec<u32> = alone(members).iter().map(|member| member.slot).collect();
+        assert_eq!(slots, [1, 3]);
+    }
 
     #[test]
     fn only_what_is_wrong_twice_while_nothing_happens_has_drifted() {

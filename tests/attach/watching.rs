@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use balancer::kernel::BARRIERS;
 use harness::{
     Host, Running, needs_kernel,
-    running::wait_until,
+    running::{send, wait_until},
     servers::{Server, ask, ask_udp},
     sockets::{Opening, tcp, udp},
     there,
@@ -284,5 +284,93 @@ os.wait()
         running.stop();
         master.kill().unwrap();
         master.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_socket_that_a_worker_leaves_to_another_and_lives_on_is_shown_with_that_one() {
+    if !there("python3") {
+        return;
+    }
+    Host::with(|host| {
+        let _first = tcp(ADDRESS);
+        let mut running = host.attach(&[":8000"]);
+        // As a worker of nginx does that is told to shut down, and still has connections.
+        let script = "\
+import os, select, signal, socket
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+s.bind(('127.0.0.1', 8000))
+s.listen()
+left, leave = os.pipe()
+if os.fork() == 0:
+    signal.alarm(600)
+    os.read(left, 1)
+    epoll = select.epoll()
+    epoll.register(s, select.EPOLLIN)
+    epoll.poll()
+epoll = select.epoll()
+epoll.register(s, select.EPOLLIN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+signal.sigwait([signal.SIGTERM])
+epoll.close()
+s.close()
+os.write(leave, b'.')
+signal.sigwait([signal.SIGTERM])
+";
+        let mut command = std::process::Command::new("python3");
+        let mut old = command.args(["-c", script]).spawn().unwrap();
+        running.wait_for("is steered too, in slot 1");
+        let own = u64::from(old.id());
+        wait_until("the first to be shown", || workers(host)[1] == own);
+        // Newcomers are looked at once more after half a second: now they have settled.
+        for _second in 0..3 {
+            running.wait_for("round-robin connections=");
+        }
+        assert_eq!(workers(host)[1], own);
+        send(old.id(), Signal::TERM);
+        let mut heir = own;
+        wait_until("the other to be shown", || {
+            heir = workers(host)[1];
+            heir != own
+        });
+        running.stop();
+        send(u32::try_from(heir).unwrap(), Signal::KILL);
+        old.kill().unwrap();
+        old.wait().unwrap();
+    });
+}
+
+#[test]
+fn who_stays_is_not_taken_for_gone_while_many_others_go() {
+    for open in [tcp, udp] {
+        Host::with(move |host| {
+            let mut sockets: Vec<_> = (0..400).map(|_| open(ADDRESS)).collect();
+            let mut running = host.attach(&[":8000"]);
+            drop(sockets.drain(..300));
+            wait_until("the others to be alone", || workers(host).len() <= 100);
+            let last = open(ADDRESS);
+            running.wait_for("is steered too, in slot 400");
+            let ended = running.stop();
+            assert_eq!(ended.stdout.matches("is gone from slot").count(), 300, "{ended:?}");
+            assert_eq!(ended.stdout.matches("is steered too").count(), 1, "{ended:?}");
+            drop((sockets, last));
+        });
+    }
+}
+
+#[test]
+fn one_more_than_can_be_steered_is_said_and_the_group_can_be_given_back() {
+    Host::with(|host| {
+        let most = balancer_ebpf::MAX_MEMBERS as usize;
+        let mut sockets: Vec<_> = (0..most).map(|_| tcp(ADDRESS)).collect();
+        let mut running = host.attach(&[":8000"]);
+        sockets.push(tcp(ADDRESS));
+        running.wait_for(&format!("is steered too, in slot {most}"));
+        host.succeed(&["policy", "hash"]);
+        host.succeed(&["detach"]);
+        let ended = running.ended();
+        assert!(ended.stderr.contains("1025 live members, and 1024 is the most"), "{ended:?}");
+        assert!(host.is_clean());
     });
 }

@@ -18,17 +18,15 @@ impl Changes<'_> {
     }
 }
 
-/// `members` each with whether its socket is still in its slot: one that was shut down and listens
-/// again is not, and must be seated anew. `ignored` tells, by its cookie, a socket that was looked
-/// at before and left alone.
+/// `members` each with whether it is still there: one that was shut down and listens again is not, and
+/// must be seated anew; one that a listing has left out is. `ignored` tells, by its cookie, a socket
+/// that was looked at before and left alone.
 pub fn between<'a>(
     members: Vec<(Member, bool)>,
     sockets: &'a [BoundSocket],
     ignored: impl Fn(u64) -> bool,
 ) -> Changes<'a> {
-    let serves = |member: &Member| sockets.iter().any(|socket| socket.cookie == member.cookie);
-    let (stay, gone): (Vec<_>, Vec<_>) =
-        members.into_iter().partition(|(member, seated)| *seated && serves(member));
+    let (stay, gone): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, there)| *there);
     let is_member = |cookie| stay.iter().any(|(member, _)| member.cookie == cookie);
     let come = sockets.iter().filter(|s| !is_member(s.cookie) && !ignored(s.cookie)).collect();
     Changes { gone: gone.into_iter().map(|(member, _)| member).collect(), come }
@@ -42,7 +40,7 @@ mod tests {
     /// Slots that are gone, and cookies that have come.
     fn changes(members: &[(u64, bool)], sockets: &[u64], ignored: &[u64]) -> (Vec<u32>, Vec<u64>) {
         let members =
-            (0..).zip(members).map(|(slot, &(cookie, seated))| (member(slot, cookie), seated));
+            (0..).zip(members).map(|(slot, &(cookie, there))| (member(slot, cookie), there));
         let sockets: Vec<_> = sockets.iter().map(|&cookie| bound(cookie)).collect();
         let changes = between(members.collect(), &sockets, |cookie| ignored.contains(&cookie));
         let gone: Vec<u32> = changes.gone.iter().map(|member| member.slot).collect();
@@ -58,7 +56,12 @@ mod tests {
 
     #[test]
     fn who_comes_and_who_goes_is_told_apart() {
-        assert_eq!(changes(&[(7, true), (8, true)], &[8, 9], &[]), (vec![0], vec![9]));
+        assert_eq!(changes(&[(7, false), (8, true)], &[8, 9], &[]), (vec![0], vec![9]));
+    }
+
+    #[test]
+    fn one_that_a_listing_has_left_out_stays() {
+        assert_eq!(changes(&[(7, true), (8, true)], &[8], &[]), (vec![], vec![]));
     }
 
     #[test]

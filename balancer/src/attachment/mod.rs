@@ -25,10 +25,11 @@ use anyhow::{Result, anyhow, bail};
 
 use self::{admission::Admission, adopt::NotAdopted, changes::Changes};
 use crate::{
-    discovery::{FoundGroup, FoundSocket, Lookout},
+    discovery::{BoundSocket, FoundGroup, FoundSocket, Lookout},
     group::{Group, GroupIdentity},
     policy::Shares,
-    steering::{Logs, Steering, Store},
+    process,
+    steering::{Logs, Member, Steering, Store},
 };
 
 /// How long the array of a group that was given back a moment ago may take to let go of its sockets:
@@ -37,6 +38,10 @@ const LETTING_GO: Duration = Duration::from_secs(2);
 
 /// How long a server may take from `listen` until the process that accepts is there.
 const SETTLING: Duration = Duration::from_millis(500);
+
+/// How often is looked whether members still accept: a process may leave its socket to another and
+/// live on, as the workers of nginx do until their last connection is closed.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// How often a newcomer whose holder is not seen is looked for.
 const ATTEMPTS: u32 = 5;
@@ -51,6 +56,8 @@ pub struct Attachment {
     set_aside: HashMap<u64, u32>,
     /// When somebody was let in whose worker may not be there yet.
     unsettled: Option<Instant>,
+    /// When all were last seen to hold their sockets.
+    held: Instant,
 }
 
 /// What a look at the group came to.
@@ -101,8 +108,9 @@ impl Attachment {
         lookout: Lookout,
         admission: Admission,
     ) -> Self {
-        let (set_aside, unsettled) = (HashMap::new(), Some(Instant::now()));
-        Self { steering, lookout, identity, admission, set_aside, unsettled }
+        let (set_aside, held) = (HashMap::new(), Instant::now());
+        let unsettled = Some(held);
+        Self { steering, lookout, identity, admission, set_aside, unsettled, held }
     }
 
     /// Its steering.
@@ -155,11 +163,22 @@ impl Attachment {
         Ok(Look::Lines(lines))
     }
 
-    fn changes<'a>(&self, sockets: &'a [crate::discovery::BoundSocket]) -> Result<Changes<'a>> {
+    fn changes<'a>(&self, sockets: &'a [BoundSocket]) -> Result<Changes<'a>> {
         let mut members = Vec::new();
+        let mut again = None;
         for member in self.steering.members()? {
+            let lists = |all: &[BoundSocket]| all.iter().any(|s| s.cookie == member.cookie);
             let seated = self.steering.is_seated(&member)?;
-            members.push((member, seated));
+            let mut listed = lists(sockets);
+            // It may have connected (UDP), or moved to a device, and keep its slot; or others have gone
+            // in the middle of the listing, which then leaves some out.
+            if seated && !listed {
+                if again.is_none() {
+                    again = Some(self.lookout.sockets()?);
+                }
+                listed = again.as_deref().is_some_and(lists);
+            }
+            members.push((member, seated && listed));
         }
         let ignored = |cookie| self.set_aside.get(&cookie).is_some_and(|tries| *tries >= ATTEMPTS);
         Ok(changes::between(members, sockets, ignored))
@@ -202,7 +221,16 @@ impl Attachment {
         let Some(_lock) = self.steering.lock()? else { return Ok(false) };
         let members = self.steering.members()?;
         let rested = self.unsettled.is_some_and(|since| since.elapsed() > SETTLING);
-        if !rested && members.iter().all(|member| member.worker.is_alive()) {
+        let look_closer = self.held.elapsed() > AGAIN;
+        let accepts = |member: &Member| {
+            let worker = member.worker;
+            worker.is_alive() && (!look_closer || process::holds(worker.pid, member.inode))
+        };
+        let all_accept = members.iter().all(accepts);
+        if look_closer {
+            self.held = Instant::now();
+        }
+        if !rested && all_accept {
             return Ok(true);
         }
         self.unsettled = self.unsettled.filter(|_| !rested);

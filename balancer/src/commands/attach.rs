@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
 
 use crate::{
     address,
@@ -15,7 +15,9 @@ use crate::{
         target::{Target, Unclear, remedy},
     },
     cli::{AttachArgs, LogLevel},
-    commands::{audit::Audit, claim, growth::Growth, takeover, warn_if_unpinned},
+    commands::{
+        audit::Audit, claim, growth::Growth, supervise::Wanted, takeover, warn_if_unpinned,
+    },
     console::Console,
     discovery::{self, FoundGroup, Lookout, Netns},
     error::UsageError,
@@ -25,7 +27,7 @@ use crate::{
     privilege,
     process::Identity,
     render,
-    steering::{LOG_DEBUG, Logs, Store, forward_logs},
+    steering::{LOG_DEBUG, Logs, Steering, Store, forward_logs},
     tracking, tuning,
 };
 
@@ -42,11 +44,20 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
     let tuning = args.tuning.tuning();
     tuning::check(policy, tuning, found.identity.protocol)?;
     let store = Store::prepare(bpffs)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let _inside = runtime.enter();
+    // Before anything is attached that the end by a signal would leave behind.
+    let wanted = if args.once { None } else { Some(Wanted::listen()?) };
     let default = address::default_name(found.identity.protocol, found.identity.address);
     let log_level = if log_level == LogLevel::Debug { LOG_DEBUG } else { 0 };
-    let commands =
-        found.sockets.iter().filter_map(|socket| Some(socket.worker.as_ref()?.command.clone()));
-    let admission = Admission::new(args.admit, commands);
+    let admission = |members: &dyn Fn(u64) -> bool| {
+        let members = found.sockets.iter().filter(|socket| members(socket.cookie));
+        let commands = members.filter_map(|socket| Some(socket.worker.as_ref()?.command.clone()));
+        Admission::new(args.admit, commands)
+    };
     let lookout = Lookout::new(netns, &found);
     let (attachment, group, logs) = if args.takeover {
         let name = args.name.as_deref();
@@ -54,7 +65,9 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
             takeover::take_over(&store, &found.identity, name, &default, true)?;
         takeover::note_log_level(&group, log_level);
         takeover::switch(&mut steering, args.policy, tuning)?;
-        let logs = steering.logs()?;
+        let (logs, members) = (steering.logs()?, steering.members()?);
+        // Others may have been held back.
+        let admission = admission(&|cookie| members.iter().any(|m| m.cookie == cookie));
         (Attachment::of(steering, group.identity, lookout, admission), group, logs)
     } else {
         claim::refuse_steered(&store, &found.identity)?;
@@ -70,21 +83,27 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
             adopted: true,
             replaced: false,
         };
+        let admission = admission(&|_| true);
         let (attachment, logs) =
             Attachment::begin(&store, name, &group, &found, lookout, args.replace, admission)?;
         (attachment, group, logs)
     };
-    let steering = attachment.steering();
-    tracking::catch_up(steering)?;
-    warn_if_unpinned(steering)?;
-    let (members, policy, name) =
-        (steering.members()?.len(), steering.group()?.policy.name(), steering.name());
-    let steering =
-        format!("steering {}, policy {policy}, {members} members, group {name}", group.identity);
-    if args.once {
-        return if args.quiet { Ok(()) } else { render::say(format_args!("{steering}")) };
+    if let Some(wanted) = wanted {
+        return stay(&runtime, wanted, attachment, logs, &group, args.quiet, &store);
     }
-    stay(attachment, logs, &group, args.quiet, &steering, &store)
+    let line = settle_in(attachment.steering())?;
+    if args.quiet { Ok(()) } else { render::say(format_args!("{line}")) }
+}
+
+/// Makes known what was there before; what to say of the group.
+fn settle_in(steering: &Steering) -> Result<String> {
+    if let Err(error) = tracking::catch_up(steering) {
+        tracing::warn!("not all connections that are open already are counted: {error:#}");
+    }
+    warn_if_unpinned(steering)?;
+    let (group, members, name) = (steering.group()?, steering.members()?.len(), steering.name());
+    let (identity, policy) = (group.identity, group.policy.name());
+    Ok(format!("steering {identity}, policy {policy}, {members} members, group {name}"))
 }
 
 /// Lines of the live view for servers that come later.
@@ -111,24 +130,22 @@ enum Ending {
 }
 
 fn stay(
+    runtime: &Runtime,
+    wanted: Wanted,
     mut attachment: Attachment,
     logs: Logs,
     group: &Group,
     quiet: bool,
-    steering: &str,
     store: &Store,
 ) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
     let outcome = runtime.block_on(async {
         if group.log_level >= LOG_DEBUG {
             tokio::spawn(forward_logs(logs));
         }
-        let members = attachment.steering().members()?.len();
+        let steering = attachment.steering();
+        let (line, members) = (settle_in(steering)?, steering.members()?.len());
         let mut console = Console::start(quiet, members + ROOM);
-        watch(&mut attachment, &mut console, group, steering).await
+        watch(&mut attachment, &mut console, group, wanted, &line).await
     });
     // Whatever happened: nothing stays attached without us.
     let summary =
@@ -149,11 +166,9 @@ async fn watch(
     attachment: &mut Attachment,
     console: &mut Console,
     group: &Group,
+    mut wanted: Wanted,
     steering: &str,
 ) -> Result<Ending> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
     let mut occasions = Occasions::start(group.identity.protocol, attachment.steering())?;
     let mut growth = Growth::of(attachment.steering().group()?.tuning);
     let mut audit = Audit::start();
@@ -176,9 +191,7 @@ async fn watch(
             }
             () = growth.due() => attachment.grow().map(|()| true),
             () = audit.due() => audit.look(attachment.steering()).map(|()| true),
-            _ = interrupt.recv() => return Ok(Ending::Told),
-            _ = terminate.recv() => return Ok(Ending::Told),
-            _ = hangup.recv() => return Ok(Ending::Told),
+            _ = wanted.next() => return Ok(Ending::Told),
         };
         match there {
             Ok(true) => {}

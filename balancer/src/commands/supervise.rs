@@ -34,8 +34,10 @@ pub struct Wanted {
 const GIVING_UP: Duration = Duration::from_secs(5);
 
 /// What came.
-enum Came {
+pub(super) enum Came {
+    /// SIGINT or SIGTERM.
     Stop,
+    /// SIGHUP.
     Hangup,
 }
 
@@ -55,7 +57,8 @@ impl Wanted {
         })
     }
 
-    async fn next(&mut self) -> Came {
+    /// Waits for the next.
+    pub(super) async fn next(&mut self) -> Came {
         tokio::select! {
             _ = self.interrupt.recv() => Came::Stop,
             _ = self.terminate.recv() => Came::Stop,

@@ -3,6 +3,7 @@
 //! what became of them, the connections.
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, SocketAddr, SocketAddrV6},
 };
@@ -111,7 +112,16 @@ fn dump_bound(
     dump(socket, &Query::bound(protocol, port), |response| {
         let name = |index| index_to_name(socket, index).ok();
         sockets.push(bound_socket(protocol, response, name));
-    })
+    })?;
+    keep_once(sockets);
+    Ok(())
+}
+
+/// The kernel goes on with a listing by counting, so one that comes meanwhile lets it list another
+/// twice (and one that goes lets it leave another out).
+fn keep_once(sockets: &mut Vec<BoundSocket>) {
+    let mut seen = HashSet::new();
+    sockets.retain(|socket| seen.insert(socket.cookie));
 }
 
 /// Those of one place; what the kernel looks through is its port.
@@ -340,6 +350,13 @@ mod tests {
     fn says(kind: u16, code: i32) -> Vec<u8> {
         let header = [&20u32.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10]].concat();
         [header, code.to_ne_bytes().to_vec()].concat()
+    }
+
+    #[test]
+    fn what_a_listing_has_twice_is_one() {
+        let mut sockets = [7, 8, 7, 9].map(crate::discovery::tests::bound).to_vec();
+        keep_once(&mut sockets);
+        assert_eq!(sockets.iter().map(|socket| socket.cookie).collect::<Vec<_>>(), [7, 8, 9]);
     }
 
     #[test]

@@ -189,8 +189,9 @@ impl Steering {
             ..MemberRecord::default()
         };
         self.maps.clear_counters(slot)?;
-        self.place_listener(socket, slot)?;
         self.maps.set_socket(slot, socket)?;
+        // Only then: a socket that is refused is another slot's.
+        self.place_listener(socket, slot)?;
         self.maps.members.write(&records)?;
         Ok(slot)
     }
@@ -202,9 +203,11 @@ impl Steering {
         find(|record| record.cookie == 0)
             .or_else(|| {
                 // Not while connections are counted on it.
+                let tracked = self.is_tracked();
                 (0..).zip(records).find_map(|(slot, record)| {
                     let vacant = record.state == SlotState::Vacant as u8;
-                    (vacant && load::open(self.maps.connections(slot)) == 0).then_some(slot)
+                    let open = if tracked { load::open(self.maps.connections(slot)) } else { 0 };
+                    (vacant && open == 0).then_some(slot)
                 })
             })
             .with_context(|| format!("all {} slots of {} are taken", records.len(), self.name))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use balancer_ebpf::{MAX_MEMBERS, record::SlotState};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -45,12 +45,16 @@ impl Steering {
     fn entries(&self, group: &Group) -> Result<Vec<Entry>> {
         let mut live = self.members()?;
         live.retain(|member| member.state == SlotState::Live);
-        ensure!(
-            live.len() <= MAX_MEMBERS as usize,
-            "the group {} has {} live members, and {MAX_MEMBERS} is the most that are steered",
-            self.name,
-            live.len()
-        );
+        if let Some(first) = live.get(MAX_MEMBERS as usize) {
+            tracing::warn!(
+                "the group {} has {} live members, and {MAX_MEMBERS} is the most that are steered: \
+                 from slot {} on they get nothing but what is left to the kernel's hash",
+                self.name,
+                live.len(),
+                first.slot
+            );
+            live.truncate(MAX_MEMBERS as usize);
+        }
         let now = since_boot();
         Ok(live.iter().map(|member| entry(member, group, now, machine::only_cpu)).collect())
     }
