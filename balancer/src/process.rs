@@ -1,6 +1,7 @@
 //! Other processes: whether one is still the one we knew, and borrowing its socket.
 
 use std::{
+    collections::HashSet,
     io::{self, Read as _},
     os::fd::{FromRawFd as _, OwnedFd},
 };
@@ -8,7 +9,8 @@ use std::{
 use procfs::process::{FDTarget, Process, Stat};
 use rustix::{
     fs::fstat,
-    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
+    io::Errno,
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open, test_kill_process_group},
 };
 use serde::Serialize;
 use socket2::SockRef;
@@ -66,10 +68,12 @@ pub fn socket_holders(inode: u64) -> Vec<u32> {
         .collect()
 }
 
-/// Whether a process holds a socket.
-pub fn holds(pid: u32, inode: u64) -> bool {
+/// The inodes of the sockets that a process holds.
+pub fn sockets(pid: u32) -> HashSet<u64> {
     let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
-    process.is_some_and(|process| socket_fd(&process, inode).is_some())
+    let fds = process.and_then(|process| process.fd().ok()).into_iter().flatten().flatten();
+    let inode = |target| if let FDTarget::Socket(inode) = target { Some(inode) } else { None };
+    fds.filter_map(|fd| inode(fd.target)).collect()
 }
 
 fn socket_fd(process: &Process, inode: u64) -> Option<i32> {
@@ -158,9 +162,12 @@ pub fn handle(process: Identity) -> io::Result<OwnedFd> {
     if process.is_alive() { Ok(pidfd) } else { Err(gone()) }
 }
 
-/// Whether anybody of a process group runs: who has ended and was not reaped does not. It walks
-/// through all of /proc.
+/// Whether anybody of a process group runs: who has ended and was not reaped does not. Where there is
+/// anybody, it walks through all of /proc.
 pub fn is_group_alive(group: Pid) -> bool {
+    if test_kill_process_group(group) == Err(Errno::SRCH) {
+        return false;
+    }
     let Ok(processes) = procfs::process::all_processes() else { return false };
     let mut stats = processes.filter_map(|process| process.ok()?.stat().ok());
     let id = group.as_raw_nonzero().get();

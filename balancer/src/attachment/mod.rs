@@ -28,7 +28,7 @@ use crate::{
     discovery::{BoundSocket, FoundGroup, FoundSocket, Lookout},
     group::{Group, GroupIdentity},
     policy::Shares,
-    process,
+    process::{self, Identity},
     steering::{Logs, Member, Steering, Store},
 };
 
@@ -222,11 +222,16 @@ impl Attachment {
         let members = self.steering.members()?;
         let rested = self.unsettled.is_some_and(|since| since.elapsed() > SETTLING);
         let look_closer = self.held.elapsed() > AGAIN;
-        let accepts = |member: &Member| {
-            let worker = member.worker;
-            worker.is_alive() && (!look_closer || process::holds(worker.pid, member.inode))
+        let mut held = HashMap::new();
+        let mut accepts = |member: &Member| {
+            let Identity { pid, .. } = member.worker;
+            let mut holds = || {
+                let sockets = held.entry(pid).or_insert_with(|| process::sockets(pid));
+                sockets.contains(&member.inode)
+            };
+            member.worker.is_alive() && (!look_closer || holds())
         };
-        let all_accept = members.iter().all(accepts);
+        let all_accept = members.iter().all(&mut accepts);
         if look_closer {
             self.held = Instant::now();
         }

@@ -188,23 +188,24 @@ impl Ended {
     /// Waits for its end. Of one that was told to end, and so were the processes that it has started,
     /// that is when the last of them has finished: the server may be one of those. Else they would
     /// keep its socket, and are asked to end too. Its PID is known to be theirs until it is reaped,
-    /// or, where that is another's to do, as long as one of them lives.
+    /// and as long as one of them lives.
     async fn wait(&mut self) -> std::io::Result<Option<ExitStatus>> {
         let _ = self.pidfd.readable().await?;
-        let group = self.pid;
-        while self.state.told.load(Ordering::Relaxed)
-            && spawn_blocking(move || process::is_group_alive(group)).await.unwrap_or_default()
-        {
+        let (group, told) = (self.pid, self.state.told.load(Ordering::Relaxed));
+        if !told {
+            let _ = kill_process_group(group, Signal::TERM);
+            self.state.reaped.store(true, Ordering::Relaxed);
+        }
+        let status = match &mut self.child {
+            Some(child) => Some(child.wait().await?),
+            None => None,
+        };
+        let rest = move || process::is_group_alive(group);
+        while told && spawn_blocking(rest).await.unwrap_or_default() {
             sleep(INTERVAL).await;
         }
-        if !self.state.told.load(Ordering::Relaxed) {
-            let _ = kill_process_group(self.pid, Signal::TERM);
-        }
         self.state.reaped.store(true, Ordering::Relaxed);
-        match &mut self.child {
-            Some(child) => child.wait().await.map(Some),
-            None => Ok(None),
-        }
+        Ok(status)
     }
 }
 
