@@ -8,11 +8,13 @@
 //! | when to look again | [`occasions`] |
 //! | who has come and gone since (pure) | `changes` |
 //! | whether one that came is let in (pure) | [`admission`] |
+//! | who accepts from a member's socket | `settling` |
 
 pub mod admission;
 mod adopt;
 mod changes;
 pub mod occasions;
+mod settling;
 pub mod target;
 
 use std::{
@@ -27,21 +29,12 @@ use self::{admission::Admission, adopt::NotAdopted, changes::Changes};
 use crate::{
     discovery::{BoundSocket, FoundGroup, FoundSocket, Lookout},
     group::{Group, GroupIdentity},
-    policy::Shares,
-    process::{self, Identity},
-    steering::{Logs, Member, Steering, Store},
+    steering::{Logs, Steering, Store},
 };
 
 /// How long the array of a group that was given back a moment ago may take to let go of its sockets:
 /// an RCU grace period or two.
 const LETTING_GO: Duration = Duration::from_secs(2);
-
-/// How long a server may take from `listen` until the process that accepts is there.
-const SETTLING: Duration = Duration::from_millis(500);
-
-/// How often is looked whether members still accept: a process may leave its socket to another and
-/// live on, as the workers of nginx do until their last connection is closed.
-const AGAIN: Duration = Duration::from_secs(10);
 
 /// How often a newcomer whose holder is not seen is looked for.
 const ATTEMPTS: u32 = 5;
@@ -210,52 +203,6 @@ impl Attachment {
                 })
             }
         }
-    }
-
-    /// Finds who accepts now where that has changed: a socket may be opened by one process and
-    /// served by another, and outlive both. False where the group was given back.
-    ///
-    /// # Errors
-    /// Where the group's state cannot be changed.
-    pub fn settle(&mut self) -> Result<bool> {
-        let Some(_lock) = self.steering.lock()? else { return Ok(false) };
-        let members = self.steering.members()?;
-        let rested = self.unsettled.is_some_and(|since| since.elapsed() > SETTLING);
-        let look_closer = self.held.elapsed() > AGAIN;
-        let mut held = HashMap::new();
-        let mut accepts = |member: &Member| {
-            let Identity { pid, .. } = member.worker;
-            let mut holds = || {
-                let sockets = held.entry(pid).or_insert_with(|| process::sockets(pid));
-                sockets.contains(&member.inode)
-            };
-            member.worker.is_alive() && (!look_closer || holds())
-        };
-        let all_accept = members.iter().all(&mut accepts);
-        if look_closer {
-            self.held = Instant::now();
-        }
-        if !rested && all_accept {
-            return Ok(true);
-        }
-        self.unsettled = self.unsettled.filter(|_| !rested);
-        let sockets = self.lookout.sockets()?;
-        let mut settled = false;
-        for found in self.lookout.found(&sockets.iter().collect::<Vec<_>>()) {
-            let member = members.iter().find(|member| member.cookie == found.cookie);
-            let (Some(member), Some(worker)) = (member, &found.worker) else { continue };
-            let holds = found.holders.iter().any(|holder| holder.process == member.worker);
-            // A guess is no better than another.
-            if worker.process != member.worker && !(holds && found.guessed) {
-                self.steering.set_worker(member.slot, worker.process)?;
-                settled = true;
-            }
-        }
-        // It may be pinned to another CPU.
-        if settled && self.steering.group()?.policy.shares() == Shares::ByCpu {
-            self.steering.publish()?;
-        }
-        Ok(true)
     }
 
     /// As [`Steering::grow`].
