@@ -252,6 +252,19 @@ fn every_signal_that_asks_to_end_gives_the_group_back() {
     });
 }
 
+/// Runs what a server does with its listener, `s`.
+fn python(script: &str) -> std::process::Child {
+    let listens = "\
+import os, select, signal, socket
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+s.bind(('127.0.0.1', 8000))
+s.listen()
+";
+    let script = format!("{listens}{script}");
+    std::process::Command::new("python3").args(["-c", &script]).spawn().unwrap()
+}
+
 #[test]
 fn a_socket_that_its_opener_leaves_to_a_child_is_shown_with_the_child() {
     if !there("python3") {
@@ -262,19 +275,13 @@ fn a_socket_that_its_opener_leaves_to_a_child_is_shown_with_the_child() {
         let mut running = host.attach(&[":8000"]);
         // Opens, lets a child poll, and waits, as the master of nginx does.
         let script = "\
-import os, select, socket
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-s.bind(('127.0.0.1', 8000))
-s.listen()
 if os.fork() == 0:
     epoll = select.epoll()
     epoll.register(s, select.EPOLLIN)
     epoll.poll()
 os.wait()
 ";
-        let mut master =
-            std::process::Command::new("python3").args(["-c", script]).spawn().unwrap();
+        let mut master = python(script);
         running.wait_for("is steered too, in slot 1");
         wait_until("the child to be shown", || {
             let worker = workers(host)[1];
@@ -297,11 +304,6 @@ fn a_socket_that_a_worker_leaves_to_another_and_lives_on_is_shown_with_that_one(
         let mut running = host.attach(&[":8000"]);
         // As a worker of nginx does that is told to shut down, and still has connections.
         let script = "\
-import os, select, signal, socket
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-s.bind(('127.0.0.1', 8000))
-s.listen()
 left, leave = os.pipe()
 if os.fork() == 0:
     signal.alarm(600)
@@ -318,8 +320,7 @@ s.close()
 os.write(leave, b'.')
 signal.sigwait([signal.SIGTERM])
 ";
-        let mut command = std::process::Command::new("python3");
-        let mut old = command.args(["-c", script]).spawn().unwrap();
+        let mut old = python(script);
         running.wait_for("is steered too, in slot 1");
         let own = u64::from(old.id());
         wait_until("the first to be shown", || workers(host)[1] == own);
