@@ -14,13 +14,14 @@ impl Address {
         Self([0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(octets)])
     }
 
-    /// Of an IPv6 address.
+    /// Of the halves of an IPv6 address.
     #[inline(always)]
-    pub fn v6(octets: [u8; 16]) -> Self {
-        let word = |at: usize| {
-            u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
-        };
-        Self([word(0), word(4), word(8), word(12)])
+    pub const fn v6([high, low]: [[u8; 8]; 2]) -> Self {
+        const fn words([a, b, c, d, e, f, g, h]: [u8; 8]) -> [u32; 2] {
+            [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+        }
+        let ([a, b], [c, d]) = (words(high), words(low));
+        Self([a, b, c, d])
     }
 
     /// Of an IPv6 address as it lies in memory.
@@ -56,7 +57,8 @@ mod tests {
     }
 
     fn v6(address: Ipv6Addr) -> Address {
-        Address::v6(address.octets())
+        let octets = address.octets();
+        Address::v6([octets[..8].try_into().unwrap(), octets[8..].try_into().unwrap()])
     }
 
     /// How often each of 16 parts of all hashes is met.

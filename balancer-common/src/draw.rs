@@ -2,9 +2,30 @@
 //! source: so the share of a dead slot falls to the others in proportion to their weights, where
 //! trying the neighbouring position would hand all of it to one of them.
 
+use crate::load::lower;
+
 /// Draws before the member list is walked instead. Half of the members dead, eight draws still
 /// succeed 255 times of 256.
 pub const MAX_DRAWS: u32 = 8;
+
+/// Choices to a window in which a member's share is bounded, as a power of two.
+const WINDOW_BITS: u32 = 7;
+
+/// Whether a member has had its share of the choices of a window. `window` is the member's note of the
+/// last window that it was chosen in; `turn` counts all choices; the share is in percent.
+#[inline(always)]
+pub const fn is_beyond_share(window: u64, turn: u64, percent: u32) -> bool {
+    let given = lower(window) as u64;
+    let same = lower(window >> 32) == lower(turn >> WINDOW_BITS);
+    same && given * 100 >= (percent as u64) << WINDOW_BITS
+}
+
+/// A member's note after one more choice.
+#[inline(always)]
+pub const fn chosen_in_window(window: u64, turn: u64) -> u64 {
+    let number = lower(turn >> WINDOW_BITS);
+    if lower(window >> 32) == number { window + 1 } else { (number as u64) << 32 | 1 }
+}
 
 /// The position of a uniform 32-bit value, without bias beyond `len / 2³²` and without a division.
 /// With equal weights it is the index that the kernel itself would pick (`reciprocal_scale` in
@@ -74,7 +95,7 @@ pub const fn of_cpu(cpu: u32, each: u32, turn: u64) -> u32 {
 
 /// The `step`-th member of a walk over all `members` that starts at `start`.
 #[inline(always)]
-pub const fn walk(start: u32, step: u32, members: u32) -> u32 {
+pub const fn from_start(start: u32, step: u32, members: u32) -> u32 {
     wrap(start as u64 + step as u64, members)
 }
 
@@ -93,31 +114,47 @@ pub const fn random(state: u64, hash: u32) -> u32 {
     (state >> 32) as u32 ^ hash
 }
 
-const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
+const FIN: u8 = 0x01;
 
-/// Whether a TCP segment that reached the listener may become a connection: a SYN, or the ACK that
-/// brings back a SYN cookie. A FIN or RST is a straggler of a connection that is gone; the kernel
-/// drops or resets it whoever gets it, so it must neither advance a counter nor be counted.
-#[inline(always)]
-pub const fn opens_connection(tcp_flags: u8) -> bool {
-    tcp_flags & (FIN | RST) == 0
+/// What a packet that reached the listener is to the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum PacketKind {
+    /// A segment that cannot become a connection: the kernel drops or resets it, whichever listener
+    /// it is given, so it must neither advance a counter nor be counted.
+    Stray = 0,
+    /// It begins a connection.
+    Syn = 1,
+    /// It may bring a SYN cookie back, and begin a connection by that.
+    Ack = 2,
+    /// A UDP datagram.
+    Datagram = 3,
+    /// No packet: a connection leaves a listener that closes.
+    Migration = 4,
 }
 
-/// Whether it is a SYN: the kernel may ask again for the same connection.
+/// The kind of a TCP segment (`tcp_rcv_state_process` in `net/ipv4/tcp_input.c` for a listener;
+/// `tcp_v4_cookie_check` for an ACK).
 #[inline(always)]
-pub const fn begins_connection(tcp_flags: u8) -> bool {
-    tcp_flags & SYN != 0
+pub const fn segment_kind(tcp_flags: u8) -> PacketKind {
+    match tcp_flags & (FIN | SYN | RST | ACK) {
+        SYN => PacketKind::Syn,
+        flags if flags & (SYN | RST | ACK) == ACK => PacketKind::Ack,
+        _ => PacketKind::Stray,
+    }
 }
 
-/// Which of two counters a rotation goes by: 1 for an ACK, which brings a SYN cookie back. The SYN before it
-/// had a turn already, which came to nothing. By one counter, SYNs would always have the one half of an even
-/// number of workers, and those who come to stay the other.
-#[inline(always)]
-pub const fn counter(tcp_flags: u8) -> u32 {
-    (tcp_flags & ACK != 0) as u32
+impl PacketKind {
+    /// Which of two counters a rotation goes by: 1 for an ACK, which brings a SYN cookie back. The SYN
+    /// before it had a turn already, which came to nothing. By one counter, SYNs would always have the
+    /// one half of an even number of workers, and those who come to stay the other.
+    #[inline(always)]
+    pub const fn counter(self) -> u32 {
+        matches!(self, Self::Ack) as u32
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +162,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn in_a_window_of_choices_a_member_gets_no_more_than_its_share(
+            percent in 1..=100u32, turns in 1..1000u64, first in 0..1u64 << 40,
+        ) {
+            let mut window = 0;
+            let mut given = std::collections::BTreeMap::<u64, u64>::new();
+            for turn in first..first + turns {
+                if !is_beyond_share(window, turn, percent) {
+                    window = chosen_in_window(window, turn);
+                    *given.entry(turn >> WINDOW_BITS).or_default() += 1;
+                }
+            }
+            let most = (u64::from(percent) << WINDOW_BITS).div_ceil(100);
+            prop_assert!(given.values().all(|&given| given <= most), "{given:?}");
+        }
+    }
 
     proptest! {
         #[test]
@@ -156,7 +211,7 @@ mod tests {
         fn a_walk_meets_every_member_once(start: u32, members in 1..1024u32) {
             let mut seen = vec![0; members as usize];
             for step in 0..members {
-                seen[walk(start, step, members) as usize] += 1;
+                seen[from_start(start, step, members) as usize] += 1;
             }
             prop_assert!(seen.iter().all(|&count| count == 1));
         }
@@ -229,17 +284,29 @@ mod tests {
 
     #[test]
     fn an_empty_table_is_no_division_by_zero() {
-        assert_eq!((scale(7, 0), wrap(7, 0), walk(7, 7, 0)), (0, 0, 0));
+        assert_eq!((scale(7, 0), wrap(7, 0), from_start(7, 7, 0)), (0, 0, 0));
     }
 
     #[test]
-    fn only_a_syn_or_a_plain_ack_opens_a_connection() {
+    fn only_a_syn_begins_a_connection_and_only_an_ack_may_bring_a_cookie_back() {
+        const PSH: u8 = 0x08;
         const ECE_CWR: u8 = 0xc0;
-        assert!(begins_connection(SYN) && !begins_connection(ACK));
-        assert_eq!((counter(SYN), counter(SYN | ECE_CWR), counter(ACK)), (0, 0, 1));
-        assert!(opens_connection(SYN) && opens_connection(SYN | ECE_CWR) && opens_connection(ACK));
-        assert!(
-            !opens_connection(RST) && !opens_connection(FIN | ACK) && !opens_connection(RST | ACK)
-        );
+        for (flags, kind) in [
+            (SYN, PacketKind::Syn),
+            (SYN | ECE_CWR, PacketKind::Syn),
+            (ACK, PacketKind::Ack),
+            (ACK | PSH, PacketKind::Ack),
+            (ACK | FIN, PacketKind::Ack),
+            (SYN | ACK, PacketKind::Stray),
+            (SYN | FIN, PacketKind::Stray),
+            (SYN | RST, PacketKind::Stray),
+            (RST | ACK, PacketKind::Stray),
+            (RST, PacketKind::Stray),
+            (FIN, PacketKind::Stray),
+            (0, PacketKind::Stray),
+        ] {
+            assert_eq!(segment_kind(flags), kind, "{flags:#x}");
+        }
+        assert_eq!((PacketKind::Syn.counter(), PacketKind::Ack.counter()), (0, 1));
     }
 }

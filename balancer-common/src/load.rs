@@ -1,9 +1,9 @@
 //! How much a slot has to do, and which of two has less.
 //!
 //! A count is one word, so that it is read and changed in one step: connections that are open in its
-//! lower half, those on their way in its upper. The tracker moves a connection from one to the other
-//! when its handshake is through; until then the choice itself has counted it, or a burst of SYNs
-//! would all see the same least loaded slot.
+//! lower half, those on their way in its upper. When a handshake is through, the counting program moves
+//! the connection from one to the other; until then the choice itself has reserved a place for it, or a
+//! burst of SYNs would all see the same least loaded slot.
 
 /// One connection that is open.
 pub const OPEN: u64 = 1;
@@ -15,8 +15,9 @@ pub const PENDING: u64 = 1 << 32;
 /// kernel's own is wrong, however busy the slot.
 const UNDER_WAY: i32 = 256;
 
-/// A slot whose last choice is that many jiffies old has no choice under way.
-const QUIET: u64 = 2;
+/// A slot whose last choice is that many jiffies old has no choice under way: 32 ms at least, since the host
+/// of a virtual machine may take its CPU away in the middle of one.
+const QUIET: u32 = 32;
 
 /// The largest load that is told apart from a larger one, and that of a slot that is not to be chosen.
 /// Weights times this, and twice their difference, stay in 63 bits.
@@ -38,15 +39,24 @@ pub enum Source {
     Queue = 2,
     /// What its worker says.
     Reported = 3,
+    /// Requests that it has not answered.
+    Requests = 4,
+}
+
+/// The lower half of a word: of a number that counts on, enough to tell it from those close to it.
+#[inline(always)]
+pub const fn lower(word: u64) -> u32 {
+    (word & 0xffff_ffff) as u32
 }
 
 /// Connections that are open.
 #[inline(always)]
 pub const fn open(count: u64) -> u32 {
-    (count & 0xffff_ffff) as u32
+    lower(count)
 }
 
-/// Connections on their way. Below zero where somebody was counted off twice, until [`correction`].
+/// Connections on their way. Below zero where two CPUs took back the same reservation, until
+/// [`correction`].
 #[inline(always)]
 #[expect(clippy::cast_possible_wrap, reason = "it is meant to: see the doc")]
 pub const fn pending(count: u64) -> i32 {
@@ -61,17 +71,59 @@ pub fn connections(count: u64) -> u64 {
     open(count) as u64 + (pending as u64 & !if_negative(pending))
 }
 
+/// Requests that a slot has yet to answer: connections that owe one, new ones, which are about to ask, and
+/// those on their way. `count` is of connections, `work` of [`crate::request`].
+#[inline(always)]
+#[expect(clippy::cast_sign_loss, reason = "negative ones are masked")]
+pub fn requests(work: u64, count: u64) -> u64 {
+    let not_negative = |half: u32| {
+        let half = half.cast_signed() as i64;
+        half as u64 & !if_negative(half)
+    };
+    // The halves borrow from each other only for a moment.
+    not_negative(lower(work)) + not_negative(lower(work >> 32)) + not_negative(lower(count >> 32))
+}
+
 /// What to add to a count that has not as many on their way as the kernel knows of, and must be wrong:
-/// handshakes that never came to their end are told to nobody. `since` is the age of the last choice
-/// in jiffies.
+/// nobody is told of handshakes that never come to their end. `half_open` is the kernel's own number,
+/// or `None` where it cannot be read; then reservations lapse. `since` is the age of the last choice in
+/// jiffies.
 #[inline(always)]
 #[expect(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "halves of a word wrap")]
-pub const fn correction(count: u64, half_open: u32, since: u64) -> u64 {
+pub const fn correction(count: u64, half_open: Option<u32>, since: u32) -> u64 {
     let pending = pending(count);
-    if since < QUIET && pending >= 0 && pending <= half_open as i32 + UNDER_WAY {
+    let (known, quiet, under_way) = match half_open {
+        Some(half_open) => (half_open as i32, QUIET, UNDER_WAY),
+        None => (0, LAPSE, i32::MAX),
+    };
+    if since < quiet && pending >= 0 && pending <= known.saturating_add(under_way) {
         return 0;
     }
-    ((half_open as i32).wrapping_sub(pending) as u32 as u64) << 32
+    (known.wrapping_sub(pending) as u32 as u64) << 32
+}
+
+/// How old in jiffies the last choice is when reservations lapse where nothing better is known: a
+/// second at least.
+const LAPSE: u32 = 1024;
+
+/// Whether a queue has no room for one more connection, counting those on their way to it. The kernel
+/// drops what comes while more than `limit` wait (`sk_acceptq_is_full`).
+#[inline(always)]
+pub fn is_full(waiting: u32, on_their_way: i32, limit: u32) -> bool {
+    let pending = on_their_way as i64;
+    let pending = pending & !(if_negative(pending).cast_signed());
+    waiting as i64 + pending > limit as i64
+}
+
+/// Age in jiffies of the last choice from which on a connection without a reservation was not chosen
+/// for: a quarter of a second at least, in which a reservation may have been taken back that was right.
+const UNASKED: u32 = 256;
+
+/// Whether a connection was established on a slot for which no choice had been made. `chosen` is when
+/// the slot was last chosen, 0 for never: then this one may have been under way before.
+#[inline(always)]
+pub const fn is_unasked(count: u64, chosen: u32, now: u32) -> bool {
+    pending(count) <= 0 && chosen != 0 && now.wrapping_sub(chosen) >= UNASKED
 }
 
 /// The kernel notes that it sends cookies once a second at most, a thousand jiffies; their way is
@@ -82,7 +134,7 @@ const COOKIE_SENT: u32 = 4096;
 /// half of jiffies.
 #[inline(always)]
 pub const fn may_be_cookie(sent: u32, now: u64) -> bool {
-    sent != 0 && ((now & 0xffff_ffff) as u32).wrapping_sub(sent) < COOKIE_SENT
+    sent != 0 && lower(now).wrapping_sub(sent) < COOKIE_SENT
 }
 
 /// SYN cookies that came back this many jiffies ago are in use still: a quarter of a second at least.
@@ -96,7 +148,7 @@ pub const fn are_in_use(seen: u64, now: u64) -> bool {
 
 /// Whether a load is less than another, each relative to its weight.
 #[inline(always)]
-pub const fn is_lighter(load: u64, weight: u64, than: u64, its_weight: u64) -> bool {
+pub const fn is_less_loaded(load: u64, weight: u64, than: u64, its_weight: u64) -> bool {
     load * its_weight < than * weight
 }
 
@@ -192,40 +244,17 @@ pub fn reported(word: u64) -> u64 {
     (word & below) | (MAX_LOAD & !below)
 }
 
-/// What a state change of a socket does to the count of its slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Nothing.
-    None,
-    /// A connection is there.
-    Opened,
-    /// The worker, or the network, is through with a connection that was counted.
-    Ended,
-    /// A connection that is not counted, or no longer, is gone for good.
-    Gone,
-    /// A listener ends; what waits in its queue may migrate.
-    ListenerEnds,
-}
+const TCP_ESTABLISHED: u32 = 1;
+const TCP_SYN_RECV: u32 = 3;
+const TCP_CLOSE_WAIT: u32 = 8;
 
-const TCP_ESTABLISHED: i32 = 1;
-const TCP_CLOSE: i32 = 7;
-const TCP_CLOSE_WAIT: i32 = 8;
-const TCP_LISTEN: i32 = 10;
-
-/// What a change of state means (states: `include/net/tcp_states.h`). A connection is its worker's
-/// from the end of the handshake until the worker closes it; that the client has closed its side
-/// changes nothing for the worker, and what the kernel does after both have is no load.
+/// Whether a connection in that state is its worker's (states: `include/net/tcp_states.h`): from the end
+/// of the handshake until the worker closes it. That the client has closed its side changes nothing for
+/// the worker, and what the kernel does after both have is no load. `SYN_RECV` is a connection by TCP
+/// Fast Open, which the worker may have accepted already.
 #[inline(always)]
-pub const fn change(old: i32, new: i32, counted: bool) -> Change {
-    match (old, new) {
-        (TCP_LISTEN, TCP_CLOSE) => Change::ListenerEnds,
-        (TCP_LISTEN, _) => Change::None,
-        (_, TCP_ESTABLISHED) if !counted => Change::Opened,
-        (_, TCP_ESTABLISHED | TCP_CLOSE_WAIT) => Change::None,
-        _ if counted => Change::Ended,
-        (_, TCP_CLOSE) => Change::Gone,
-        _ => Change::None,
-    }
+pub const fn is_open(state: u32) -> bool {
+    matches!(state, TCP_ESTABLISHED | TCP_SYN_RECV | TCP_CLOSE_WAIT)
 }
 
 #[cfg(test)]
@@ -234,16 +263,12 @@ mod tests {
 
     use super::*;
 
-    const SYN_RECV: i32 = 3;
-    const FIN_WAIT1: i32 = 4;
-    const LAST_ACK: i32 = 9;
-
     fn count(open: u32, pending: i32) -> u64 {
         u64::from(open) | (u64::from(pending.cast_unsigned()) << 32)
     }
 
-    fn corrected(count: u64, half_open: u32, since: u64) -> u64 {
-        count.wrapping_add(correction(count, half_open, since))
+    fn corrected(count: u64, half_open: u32, since: u32) -> u64 {
+        count.wrapping_add(correction(count, Some(half_open), since))
     }
 
     proptest! {
@@ -269,7 +294,9 @@ mod tests {
         #[test]
         fn choices_under_way_are_left_alone(open_now: u32, half_open in 0..1000u32, under_way in 0..64i32) {
             let word = count(open_now, half_open.cast_signed() + under_way);
-            prop_assert_eq!(correction(word, half_open, 0), 0);
+            prop_assert_eq!(correction(word, Some(half_open), 0), 0);
+            prop_assert_eq!(correction(word, None, LAPSE - 1), 0);
+            prop_assert_eq!(word.wrapping_add(correction(word, None, LAPSE)), count(open_now, 0));
         }
 
         #[test]
@@ -277,7 +304,7 @@ mod tests {
             a in 0..MAX_LOAD, b in 0..MAX_LOAD, wa in 1..20_000u64, wb in 1..20_000u64,
         ) {
             let exact = u128::from(a) * u128::from(wb) < u128::from(b) * u128::from(wa);
-            prop_assert_eq!(is_lighter(a, wa, b, wb), exact);
+            prop_assert_eq!(is_less_loaded(a, wa, b, wb), exact);
         }
     }
 
@@ -298,7 +325,7 @@ mod tests {
             let turn = (0..).zip(&members).skip(start as usize)
                 .chain((0..).zip(&members).take(start as usize));
             for (slot, &(load, weight, barred)) in turn {
-                let lighter = plain.is_none_or(|(_, l, w)| is_lighter(load, weight, l, w));
+                let lighter = plain.is_none_or(|(_, l, w)| is_less_loaded(load, weight, l, w));
                 if !barred && weight > 0 && lighter {
                     plain = Some((slot, load, weight));
                 }
@@ -342,18 +369,20 @@ mod tests {
 
     #[test]
     fn a_connection_counts_from_its_handshake_until_its_worker_closes_it() {
-        for (old, new, counted, expected) in [
-            (SYN_RECV, TCP_ESTABLISHED, false, Change::Opened),
-            (TCP_ESTABLISHED, TCP_CLOSE_WAIT, true, Change::None),
-            (TCP_ESTABLISHED, FIN_WAIT1, true, Change::Ended),
-            (TCP_CLOSE_WAIT, LAST_ACK, true, Change::Ended),
-            (TCP_ESTABLISHED, TCP_CLOSE, true, Change::Ended),
-            (LAST_ACK, TCP_CLOSE, false, Change::Gone),
-            (SYN_RECV, TCP_CLOSE, false, Change::Gone),
-            (TCP_LISTEN, TCP_CLOSE, false, Change::ListenerEnds),
-            (TCP_CLOSE, TCP_LISTEN, false, Change::None),
-        ] {
-            assert_eq!(change(old, new, counted), expected, "{old} to {new}, counted {counted}");
-        }
+        let open: Vec<u32> = (1..=12).filter(|&state| is_open(state)).collect();
+        assert_eq!(open, [TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE_WAIT]);
+    }
+
+    #[test]
+    fn a_queue_is_full_when_those_on_their_way_would_find_no_room() {
+        assert!(!is_full(0, 0, 0) && is_full(1, 0, 0) && is_full(0, 1, 0));
+        assert!(!is_full(3, 2, 5) && is_full(3, 3, 5) && is_full(6, -4, 5));
+    }
+
+    #[test]
+    fn only_a_connection_long_after_the_last_choice_was_not_chosen_for() {
+        assert!(is_unasked(count(5, 0), 1000, 1256) && is_unasked(count(5, -1), 1000, 1256));
+        assert!(!is_unasked(count(5, 1), 1000, 1256) && !is_unasked(count(5, 0), 1000, 1255));
+        assert!(!is_unasked(count(5, 0), 0, 1256));
     }
 }

@@ -1,7 +1,7 @@
 //! The records in the maps. Each is plain old data without padding, and its size is asserted:
 //! the two halves, and two builds of balancer that share pins, must agree on it.
 
-use crate::MAX_SLOTS;
+use crate::{MAX_SLOTS, histogram::BUCKETS};
 
 /// What one slot was given, per CPU, since its member got it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,8 +9,10 @@ use crate::MAX_SLOTS;
 pub struct SlotCounters {
     /// New connections (for UDP: datagrams) for which the slot was chosen.
     pub selected: u64,
-    /// Connections that moved here out of the queue of a listener that closed.
+    /// Connections that moved here from a listener that closed, half-open ones included.
     pub migrated: u64,
+    /// Those of them that were established before they moved.
+    pub moved: u64,
 }
 
 /// What the programs left to the kernel's hash, per CPU.
@@ -61,6 +63,14 @@ pub struct GroupRecord {
     pub avoid_stalled: u32,
     /// How long a new member's weight grows, in milliseconds.
     pub slow_start: u32,
+    /// The group's index among the host's groups.
+    pub index: u32,
+    /// 1 where its connections are counted.
+    pub counted: u16,
+    /// 1 if its requests are tracked, whether somebody observes them or not.
+    pub observed: u8,
+    /// The largest share of the choices that a member gets, in percent; 0 for no limit.
+    pub max_share: u8,
 }
 
 /// Life of a slot.
@@ -120,29 +130,131 @@ pub struct MemberRecord {
     pub padding: u32,
 }
 
-/// How much a slot has to do; written by programs and tracker, its weight by userspace.
+/// What is known of a slot's socket; written by programs, tenant and weight by userspace. As long as two
+/// cache lines, so that two slots never share one; what is known of requests is in the second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct LoadRecord {
     /// Connections, open and on their way: see [`crate::load`].
     pub count: u64,
-    /// When its queue last moved, as far as was seen: see [`crate::stall`].
-    pub sighting: u64,
-    /// When it was last chosen by its count, in jiffies.
-    pub claimed: u64,
+    /// Connections that were established or moved here since the tenant came.
+    pub established: u64,
+    /// How many of them were accepted when that was last seen, and since when: see [`crate::stall`].
+    pub observed: u64,
+    /// When it was last chosen, in jiffies, the lower half; 0 for never.
+    pub chosen: u32,
+    /// Connections that were established though no choice had been made for them.
+    pub unasked: u32,
     /// Its weight now; 0 where it is not to be chosen by load, because its socket is gone.
-    pub weight: u64,
+    pub weight: u32,
+    /// How many connections may wait there, as it was last seen; 0 before, and for ever anew with the
+    /// weight.
+    pub limit: u32,
+    /// Cookie of the socket that the counts are of; 0 for none. What belongs to another is not counted.
+    pub tenant: u64,
+    /// The kernel's address of the tenant, once it was looked for; 0 before.
+    pub socket: u64,
+    /// When its queue was last looked at, in ticks.
+    pub looked: u32,
+    /// 1 if its queue was full or stood still then.
+    pub unable: u16,
+    /// 1 if connections of this tenant moved elsewhere: see [`crate::maps::MOVED`].
+    pub moved: u16,
+    /// Connections that owe an answer, and new ones: see [`crate::request`]. Only while requests are
+    /// tracked.
+    pub work: u64,
+    /// When data last came, or was read or written, on one of its connections: nanoseconds of
+    /// `CLOCK_MONOTONIC`; 0 for never.
+    pub active: u64,
+    /// In the upper half the number of a window of choices, in the lower how many of those it got: see
+    /// [`crate::draw::is_beyond_share`].
+    pub window: u64,
+    /// Where its times are counted in [`crate::maps::TIMES`], plus one; 0 for nowhere.
+    pub times: u64,
+    /// Zero.
+    pub reserved: [u64; 4],
 }
 
-/// What a socket is to the tracker: kept with the socket, and cloned from a listener into the
+/// Which tenant a socket belongs to: kept with the socket, and cloned from a listener into the
 /// connections that come by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Place {
-    /// The slot it belongs to.
-    pub slot: u32,
-    /// 1 while it is counted there as an open connection.
+    /// Cookie of the listener. 0 for a connection that is not counted.
+    pub tenant: u64,
+    /// Its group's index among the host's groups.
+    pub group: u16,
+    /// Its slot.
+    pub slot: u16,
+    /// While a connection is counted there as open: 1, or [`OPEN_BEFORE`].
     pub counted: u32,
+    /// What the connection owes: see [`crate::request`].
+    pub work: u64,
+    /// When it was established, until its first answer; nanoseconds of `CLOCK_MONOTONIC`, as those below.
+    pub established: u64,
+    /// When the first data came that the worker has not read.
+    pub arrived: u64,
+    /// When the data came that the worker has read, and not answered.
+    pub owed: u64,
+}
+
+impl Place {
+    /// Of a slot of a group; both are below 65,536.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "said above")]
+    pub const fn of(tenant: u64, group: u32, slot: u32, counted: u32) -> Self {
+        let (group, slot) = (group as u16, slot as u16);
+        Self { tenant, group, slot, counted, work: 0, established: 0, arrived: 0, owed: 0 }
+    }
+}
+
+const _: () = assert!(MAX_SLOTS <= 1 << 16 && crate::MAX_GROUPS <= 1 << 16);
+
+/// How often which time was seen, by [`crate::histogram::bucket`].
+pub type Times = [u64; BUCKETS];
+
+/// A member's times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RequestTimes {
+    /// From the arrival of a request to the first octet of its answer.
+    pub to_answer: Times,
+    /// From the arrival of data until the worker read it.
+    pub to_read: Times,
+    /// From the end of the handshake to the first octet of the first answer.
+    pub to_first: Times,
+}
+
+/// Of a [`Place`]: the connection was open before counting began.
+pub const OPEN_BEFORE: u32 = 2;
+
+/// Looks at one listener from several places: netfilter's `socket` match or TPROXY first, the delivery
+/// of the segment afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct EarlyLook {
+    /// The packet's hash in the upper half, its sequence number in the lower.
+    pub packet: u64,
+    /// When, in jiffies, the lower half; 0 for none.
+    pub at: u32,
+    /// The slot that was chosen.
+    pub slot: u32,
+}
+
+/// How many early looks a CPU remembers: a batch of packets passes PREROUTING as a whole before the
+/// first is delivered (`ip_sublist_rcv`), eight by default (`net.core.gro_normal_batch`).
+pub const EARLY_LOOKS: u32 = 16;
+
+/// An agent that wants to be told of new listeners on a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Watch {
+    /// Start of the process in clock ticks since boot, to tell it from a later one of its PID.
+    pub start: u64,
+    /// The process; 0 for nobody.
+    pub pid: u32,
+    /// The port, host byte order.
+    pub port: u32,
 }
 
 /// What a program is to do besides its policy: constants of the loaded program, so that what is off
@@ -156,10 +268,16 @@ pub struct Settings {
     pub source: u32,
     /// 1 for UDP.
     pub udp: u32,
-    /// 1 where the tracker counts.
-    pub tracked: u32,
+    /// 1 where connections are counted.
+    pub counted: u32,
+    /// 1 where the kernel's memory may be read, so that queues are looked at.
+    pub looks: u32,
+    /// The group's index among the host's groups.
+    pub group: u32,
     /// CPUs that the kernel may ever have.
     pub cpus: u32,
+    /// The largest share of the choices that a member gets, in percent; 0 for no limit.
+    pub max_share: u32,
 }
 
 /// Where the running kernel keeps what the programs read out of its sockets: offsets in octets, from
@@ -169,14 +287,10 @@ pub struct Settings {
 pub struct Offsets {
     /// `reuseport_array.ptrs`
     pub sockets: u32,
-    /// `sock.sk_ack_backlog`
+    /// `sock.sk_ack_backlog`; `sk_max_ack_backlog` is the next word.
     pub backlog: u32,
     /// `inet_connection_sock.icsk_accept_queue.qlen`: handshakes under way.
     pub half_open: u32,
-    /// `inet_connection_sock.icsk_accept_queue.rskq_accept_head`
-    pub head: u32,
-    /// `tcp_request_sock.snt_isn`
-    pub isn: u32,
     /// `sock.sk_receive_queue.qlen`
     pub received: u32,
     /// `udp_sock.reader_queue.qlen`
@@ -189,6 +303,10 @@ pub struct Offsets {
     pub group: u32,
     /// `sock_reuseport.synq_overflow_ts`: when it last sent a SYN cookie.
     pub cookie_sent: u32,
+    /// `sk_buff.len`
+    pub packet_length: u32,
+    /// `sk_buff.data`
+    pub packet: u32,
 }
 
 /// All member records, by slot: one value of one map, so that one system call reads who is there.
@@ -216,25 +334,34 @@ pub struct AgentRecord {
     pub failed: u32,
     /// Workers that the last reload has replaced.
     pub replaced: u32,
+    /// How often the group's program was found to be another's or none, and put back.
+    pub displaced: u32,
+    /// How many workers the reload that was asked for last replaces at a time.
+    pub parallel: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Why one has failed, in UTF-8, filled up with zeros.
     pub why: [u8; WHY_BYTES],
 }
 
-const _: () = assert!(size_of::<SlotCounters>() == 16);
+const _: () = assert!(size_of::<SlotCounters>() == 24);
 const _: () = assert!(size_of::<Misses>() == 16);
-const _: () = assert!(size_of::<GroupRecord>() == 64);
+const _: () = assert!(size_of::<GroupRecord>() == 72);
 const _: () = assert!(size_of::<MemberRecord>() == 48);
-const _: () = assert!(size_of::<AgentRecord>() == 28 + WHY_BYTES);
-const _: () = assert!(size_of::<LoadRecord>() == 32);
-const _: () = assert!(size_of::<Place>() == 8);
-const _: () = assert!(size_of::<Settings>() == 20);
+const _: () = assert!(size_of::<AgentRecord>() == 40 + WHY_BYTES);
+const _: () = assert!(size_of::<LoadRecord>() == 128);
+const _: () = assert!(size_of::<Place>() == 48);
+const _: () = assert!(size_of::<Settings>() == 32);
 const _: () = assert!(size_of::<Offsets>() == 44);
+const _: () = assert!(size_of::<EarlyLook>() == 16);
+const _: () = assert!(size_of::<Watch>() == 16);
+const _: () = assert!(size_of::<RequestTimes>() == 3 * 8 * BUCKETS);
 
 #[cfg(feature = "user")]
 mod pod {
     use super::{
         AgentRecord, GroupRecord, LoadRecord, MemberRecord, Misses, Offsets, Place, Settings,
-        SlotCounters,
+        SlotCounters, Watch,
     };
 
     // SAFETY: `repr(C)`, integers only, no padding (sizes asserted above): every bit pattern is a
@@ -250,6 +377,8 @@ mod pod {
     unsafe impl aya::Pod for LoadRecord {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Place {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Watch {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Settings {}
     // SAFETY: as above.
