@@ -1,17 +1,15 @@
 //! The client of a choice: its address, and the log line. With the level below debug the verifier
 //! removes the line: the level is a constant of the loaded program.
 
-use aya_ebpf::{
-    EbpfContext as _, bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
-    helpers::bpf_skb_load_bytes_relative, programs::SkReuseportContext,
-};
+use aya_ebpf::programs::SkReuseportContext;
 use aya_log_ebpf::{
     debug,
     macro_support::{Level, level_enabled},
 };
-use balancer_ebpf::address::Address;
+use balancer_common::address::Address;
 
-const ETH_P_IPV6: u16 = 0x86dd;
+use crate::packet::{is_v6, load};
+
 const AF_INET: u32 = 2;
 const IPV4_SOURCE: u32 = 12;
 const IPV6_SOURCE: u32 = 8;
@@ -32,11 +30,21 @@ pub fn address(ctx: &SkReuseportContext) -> Address {
             }
         };
     }
-    if ctx.eth_protocol() == u32::from(ETH_P_IPV6.to_be()) {
-        Address::v6(load(ctx, IPV6_SOURCE).unwrap_or_default())
-    } else {
-        Address::v4(load(ctx, IPV4_SOURCE).unwrap_or_default())
-    }
+    if is_v6(ctx) { Address::v6(v6(ctx)) } else { Address::v4(v4(ctx)) }
+}
+
+/// The halves of an IPv6 packet's source address.
+#[inline(always)]
+fn v6(ctx: &SkReuseportContext) -> [[u8; 8]; 2] {
+    let half = |at| load(ctx, IPV6_SOURCE + at).unwrap_or_default();
+    [half(0), half(8)]
+}
+
+/// The source address of an IPv4 packet.
+#[inline(always)]
+fn v4(ctx: &SkReuseportContext) -> [u8; 4] {
+    let [a, b, c, d, ..] = load(ctx, IPV4_SOURCE).unwrap_or_default();
+    [a, b, c, d]
 }
 
 /// Logs that a slot was chosen: client, position, slot.
@@ -47,10 +55,11 @@ pub fn log(ctx: &SkReuseportContext, position: u32, slot: u32) {
     }
     let port = source_port(ctx);
     // Of both families in one form, because a log line is a lot of code.
-    let client: [u8; 16] = if ctx.eth_protocol() == u32::from(ETH_P_IPV6.to_be()) {
-        load(ctx, IPV6_SOURCE).unwrap_or_default()
+    let client: [u8; 16] = if is_v6(ctx) {
+        let [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]] = v6(ctx);
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     } else {
-        let [a, b, c, d]: [u8; 4] = load(ctx, IPV4_SOURCE).unwrap_or_default();
+        let [a, b, c, d] = v4(ctx);
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
     };
     debug!(ctx, "client [{:i}]:{} position {} slot {}", client, port, position, slot);
@@ -65,23 +74,4 @@ fn source_port(ctx: &SkReuseportContext) -> u16 {
     }
     // SAFETY: the bound was checked just now; a header may be unaligned, so octet by octet.
     u16::from_be_bytes(unsafe { *(header as *const [u8; 2]) })
-}
-
-/// Octets of the network header, at `offset` from its start.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "asserted to be small")]
-fn load<const N: usize>(ctx: &SkReuseportContext, offset: u32) -> Option<[u8; N]> {
-    const { assert!(N <= 16) };
-    let mut octets = [0; N];
-    // SAFETY: the helper writes N octets to our stack, or zeroes them and fails.
-    let result = unsafe {
-        bpf_skb_load_bytes_relative(
-            ctx.as_ptr(),
-            offset,
-            (&raw mut octets).cast(),
-            N as u32,
-            BPF_HDR_START_NET,
-        )
-    };
-    (result == 0).then_some(octets)
 }

@@ -1,22 +1,37 @@
-//! Tells userspace that a listener has come or gone, whoever's it is.
+//! Tells agents that a socket has begun to listen on their port, in any process. The kernel calls back
+//! once a `listen`, when the socket can be found (`__inet_listen_sk`).
 
 use aya_ebpf::{
-    EbpfContext as _, btf_maps::RingBuf, macros::btf_map, programs::BtfTracePointContext,
+    btf_maps::{Array, ArrayOfMaps, RingBuf},
+    macros::btf_map,
+    programs::SockOpsContext,
 };
-use balancer_ebpf::LISTENS_BYTES;
+use balancer_common::{LISTENS_BYTES, MAX_WATCHES, record::Watch};
 
-const TCP_LISTEN: i32 = 10;
+type Listens = RingBuf<u32, { LISTENS_BYTES as usize }>;
+
+// Each agent makes its own of the first and puts it into the last.
+#[btf_map]
+static LISTENS: Listens = Listens::new();
 
 #[btf_map]
-static LISTENS: RingBuf<u32, { LISTENS_BYTES as usize }> = RingBuf::new();
+static WATCHES: Array<Watch, { MAX_WATCHES as usize }> = Array::new();
 
-/// Submits the process in whose name a socket begins to listen, or ends. The numbers of the old and
-/// new state are all that is looked at: nothing here depends on a kernel's structures.
+#[btf_map]
+static WATCHERS: ArrayOfMaps<Listens, { MAX_WATCHES as usize }> = ArrayOfMaps::new();
+
+/// Wakes each agent that watches the port.
 #[inline(always)]
-pub fn tell(ctx: &BtfTracePointContext) {
-    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    if old == TCP_LISTEN || new == TCP_LISTEN {
-        // Where the buffer is full, its reader has yet to be told of others, and then looks anyway.
-        let _ = LISTENS.output(ctx.tgid(), 0);
+pub fn tell(ctx: &SockOpsContext) {
+    let port = ctx.local_port();
+    for index in 0..MAX_WATCHES {
+        let Some(watch) = WATCHES.get(index) else { break };
+        if watch.pid != 0
+            && watch.port == port
+            && let Some(ring) = WATCHERS.get(index)
+        {
+            // If the buffer is full, its reader has yet to be told of others, and then looks anyway.
+            let _ = ring.output(port, 0);
+        }
     }
 }

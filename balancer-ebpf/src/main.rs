@@ -1,5 +1,5 @@
-//! The programs, one a policy: each says where its draws come from, and [`steer`] does the rest. And
-//! one that watches listeners come and go.
+//! The programs. One for each policy: it says where its draws come from, and [`steer`] does the rest. Two
+//! that count connections, and three that track requests, for all groups of the host.
 
 #![no_std]
 #![no_main]
@@ -7,28 +7,29 @@
 #![allow(internal_features, reason = "the BPF target has no stable fetch_add, see `maps::tick`")]
 
 mod client;
-mod lightest;
+mod count;
+mod drawn;
+mod early;
+mod least_loaded;
 mod listens;
 mod maps;
-mod moved;
+mod migrate;
+mod packet;
 mod queue;
-mod segment;
+mod request;
 mod settings;
+mod share;
 mod steer;
-mod track;
 
 use aya_ebpf::{
     bindings::sk_action::SK_PASS,
     helpers::bpf_get_smp_processor_id,
-    macros::{btf_tracepoint, sk_reuseport},
-    programs::{BtfTracePointContext, SkReuseportContext},
+    macros::{btf_tracepoint, cgroup_sock, sk_reuseport, sock_ops},
+    programs::{BtfTracePointContext, SkReuseportContext, SockContext, SockOpsContext},
 };
-use balancer_ebpf::draw;
+use balancer_common::draw;
 
-use crate::{
-    segment::Segment,
-    steer::{at, steer},
-};
+use crate::{drawn::at, packet::Packet, steer::steer};
 
 /// `hash`: the packet's 4-tuple, over a table by weight.
 #[sk_reuseport(migrate)]
@@ -57,13 +58,13 @@ const NO_CPU: u32 = u32::MAX;
 /// One function for three policies, for the object's size.
 #[inline(never)]
 fn by_cpu_or_hash(ctx: &SkReuseportContext, cpu: u32, hash: u32) -> u32 {
-    let segment = Segment::of(ctx);
-    steer(ctx, segment, |live, attempt, _| {
+    let packet = Packet::of(ctx);
+    steer(ctx, packet, |live, attempt| {
         if attempt > 0 || cpu == NO_CPU {
             return at(live, draw::scale(draw::rehash(hash, attempt), live.positions));
         }
         let each = draw::positions_each(live.positions, settings::cpus());
-        let turn = if each > 1 { maps::turn(segment.counter())? } else { 0 };
+        let turn = if each > 1 { maps::turn(packet.counter())? } else { 0 };
         at(live, draw::of_cpu(cpu, each, turn))
     })
 }
@@ -72,9 +73,9 @@ fn by_cpu_or_hash(ctx: &SkReuseportContext, cpu: u32, hash: u32) -> u32 {
 /// interleaves the slots by weight.
 #[sk_reuseport(migrate)]
 fn bal_round_robin(ctx: SkReuseportContext) -> u32 {
-    let segment = Segment::of(&ctx);
-    steer(&ctx, segment, |live, _, _| {
-        at(live, draw::wrap(maps::tick(segment.counter())?, live.positions))
+    let packet = Packet::of(&ctx);
+    steer(&ctx, packet, |live, _| {
+        at(live, draw::wrap(maps::tick(packet.counter())?, live.positions))
     })
 }
 
@@ -82,23 +83,25 @@ fn bal_round_robin(ctx: SkReuseportContext) -> u32 {
 #[sk_reuseport(migrate)]
 fn bal_random(ctx: SkReuseportContext) -> u32 {
     let hash = ctx.hash();
-    steer(&ctx, Segment::of(&ctx), |live, _, _| {
+    steer(&ctx, Packet::of(&ctx), |live, _| {
         at(live, draw::scale(draw::random(maps::random_state()?, hash), live.positions))
     })
 }
 
-/// `least-connections` and `shortest-queue`: the member with the lowest load by weight.
+/// `least-connections`, `least-requests` and `shortest-queue`: the member with the lowest load by weight.
 #[sk_reuseport(migrate)]
 fn bal_least(ctx: SkReuseportContext) -> u32 {
-    let segment = Segment::of(&ctx);
-    steer(&ctx, segment, |live, attempt, now| lightest::of_all(segment, live, attempt, now))
+    let packet = Packet::of(&ctx);
+    steer(&ctx, packet, |live, attempt| least_loaded::of_all(packet, live, attempt))
 }
 
 /// `two-choices`: the one with the lower load by weight of two drawn at random, over a table by weight.
 #[sk_reuseport(migrate)]
 fn bal_two_choices(ctx: SkReuseportContext) -> u32 {
-    let (hash, segment) = (ctx.hash(), Segment::of(&ctx));
-    steer(&ctx, segment, |live, _, _| lightest::of_two(segment, live, hash))
+    // In this order: the verifier takes the context only as it came.
+    let hash = ctx.hash();
+    let packet = Packet::of(&ctx);
+    steer(&ctx, packet, |live, _| least_loaded::of_two(packet, live, hash))
 }
 
 /// Reference for measurements: chooses nothing, so the kernel's hash does.
@@ -114,16 +117,39 @@ fn bal_fixed(ctx: SkReuseportContext) -> u32 {
     SK_PASS
 }
 
-/// Not a policy: wakes the agent of `attach` when a listener comes or goes.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn bal_listen(ctx: BtfTracePointContext) {
-    listens::tell(&ctx);
+/// Not a policy: counts each member's open connections, and tells agents of new listeners.
+#[sock_ops]
+fn bal_count(ctx: SockOpsContext) -> u32 {
+    count::count(&ctx);
+    1
 }
 
-/// Not a policy: counts each member's open connections.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn bal_track(ctx: BtfTracePointContext) {
-    track::track(&ctx);
+/// Not a policy: counts off connections that were open before [`bal_count`] was there.
+#[cgroup_sock(sock_release)]
+fn bal_release(ctx: SockContext) -> i32 {
+    count::release(&ctx);
+    1
+}
+
+/// Not a policy: of the request tracker, data came.
+#[btf_tracepoint(function = "tcp_probe")]
+fn bal_arrived(ctx: BtfTracePointContext) -> i32 {
+    request::arrived(&ctx);
+    0
+}
+
+/// Not a policy: of the request tracker, a worker read.
+#[btf_tracepoint(function = "sock_recv_length")]
+fn bal_read(ctx: BtfTracePointContext) -> i32 {
+    request::read(&ctx);
+    0
+}
+
+/// Not a policy: of the request tracker, a worker wrote.
+#[btf_tracepoint(function = "sock_send_length")]
+fn bal_wrote(ctx: BtfTracePointContext) -> i32 {
+    request::wrote(&ctx);
+    0
 }
 
 #[panic_handler]

@@ -9,16 +9,22 @@ use aya_ebpf::{
     bindings::{
         BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
     },
-    btf_maps::{Array, LruHashMap, PerCpuArray, reuseport_sock_array::ReusePortSockArrayImpl},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, PerCpuArray, reuseport_sock_array::ReusePortSockArrayImpl,
+    },
     helpers::bpf_sk_select_reuseport,
     macros::btf_map,
     programs::SkReuseportContext,
 };
-use balancer_ebpf::{
-    MAX_CLOSING, MAX_MOVED, MAX_SLOTS,
+use balancer_common::{
+    MAX_GROUPS, MAX_MOVED, MAX_SLOTS,
     control::Control,
     draw,
-    record::{AgentRecord, GroupRecord, LoadRecord, MemberRecords, Misses, Place, SlotCounters},
+    load::lower,
+    record::{
+        AgentRecord, EARLY_LOOKS, EarlyLook, GroupRecord, LoadRecord, MemberRecords, Misses, Place,
+        RequestTimes, SlotCounters,
+    },
     table,
 };
 
@@ -34,7 +40,7 @@ static TABLE: Array<u64, { table::WORDS as usize }, { BPF_F_MMAPABLE as usize }>
 static CONTROL: Array<u64, 1> = Array::new();
 
 #[btf_map]
-static CURSOR: Array<u64, 4> = Array::new();
+static CURSOR: Array<u64, 5> = Array::new();
 
 #[btf_map]
 static COUNTERS: PerCpuArray<SlotCounters, { MAX_SLOTS as usize }> = PerCpuArray::new();
@@ -45,17 +51,37 @@ static MISSES: PerCpuArray<Misses, 1> = PerCpuArray::new();
 #[btf_map]
 static RANDOM: PerCpuArray<u64, 2> = PerCpuArray::new();
 
-#[btf_map]
-static LOAD: Array<LoadRecord, { MAX_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+type Loads = Array<LoadRecord, { MAX_SLOTS as usize }, { BPF_F_MMAPABLE as usize }>;
 
 #[btf_map]
-static REPORTED: Array<u64, { MAX_SLOTS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+static LOAD: Loads = Loads::new();
 
 #[btf_map]
-static MOVED: LruHashMap<u64, u32, { MAX_MOVED as usize }> = LruHashMap::new();
+static GROUPS: ArrayOfMaps<Loads, { MAX_GROUPS as usize }> = ArrayOfMaps::new();
+
+// A map for each worker: it holds a descriptor of it, and with a descriptor one has the whole map.
+#[btf_map]
+static REPORTED: ArrayOfMaps<Array<u64, 1, { BPF_F_MMAPABLE as usize }>, { MAX_SLOTS as usize }> =
+    ArrayOfMaps::new();
 
 #[btf_map]
-static CLOSING: LruHashMap<u64, u32, { MAX_CLOSING as usize }> = LruHashMap::new();
+static MOVED: HashMap<u64, Place, { MAX_MOVED as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+#[btf_map]
+static BEFORE: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[btf_map]
+static TRACKER: Array<u64, 3, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[btf_map]
+static TIMES: Array<RequestTimes, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[btf_map]
+static SLOTS: HashMap<u64, u32, { MAX_SLOTS as usize }> = HashMap::new();
+
+#[btf_map]
+static EARLY: PerCpuArray<EarlyLook, { EARLY_LOOKS as usize + 1 }> = PerCpuArray::new();
 
 /// aya's own type for it has no room for `BPF_F_CLONE`. As it is for every map, the fields are read
 /// by their types.
@@ -82,16 +108,13 @@ static SLOT_OF: SlotOf = SlotOf {
 
 // Userspace's own notes. They stand here so that one object makes and one directory pins them all.
 #[btf_map]
-static GROUP: Array<GroupRecord, 1> = Array::new();
+static GROUP: Array<GroupRecord, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 #[btf_map]
 static MEMBERS: Array<MemberRecords, 1> = Array::new();
 
 #[btf_map]
 static AGENT: Array<AgentRecord, 1> = Array::new();
-
-#[btf_map]
-static ACCEPTED: Array<u64, { MAX_SLOTS as usize }> = Array::new();
 
 /// The live table.
 #[inline(always)]
@@ -132,19 +155,23 @@ pub fn add(word: &mut u64, more: u64) -> u64 {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(word, more) }
 }
 
-/// When a SYN cookie was last seen to come back, in jiffies.
+/// Of the cursor: when a SYN cookie was last seen to come back, in jiffies.
+pub const COOKIES: u32 = 2;
+const POINTERS: u32 = 3;
+/// Of the cursor: when a packet was last looked at before its delivery, in jiffies.
+pub const LOOKED_EARLY: u32 = 4;
+
+/// A word of the cursor.
 #[inline(always)]
-pub fn cookies() -> Option<&'static mut u64> {
+pub fn cursor(index: u32) -> Option<&'static mut u64> {
     // SAFETY: the pointer is into the map, and a word is read and written in one step.
-    CURSOR.get_ptr_mut(2).map(|seen| unsafe { &mut *seen })
+    CURSOR.get_ptr_mut(index).map(|word| unsafe { &mut *word })
 }
 
 /// Where the socket array has the addresses of its sockets, found once: it stays there.
 #[inline(always)]
 pub fn pointers(find: impl FnOnce() -> u64) -> u64 {
-    let Some(known) = CURSOR.get_ptr_mut(3) else { return 0 };
-    // SAFETY: the pointer is into the map, and a word is read and written in one step.
-    let known = unsafe { &mut *known };
+    let Some(known) = cursor(POINTERS) else { return 0 };
     if *known == 0 {
         *known = find();
     }
@@ -213,11 +240,11 @@ pub fn sockets() -> *const c_void {
 
 /// The map of the sockets' places.
 #[inline(always)]
-pub fn slot_of() -> *mut c_void {
+pub fn place_of() -> *mut c_void {
     (&raw const SLOT_OF).cast_mut().cast()
 }
 
-/// How much a slot has to do.
+/// What is known of a slot.
 #[inline(always)]
 pub fn load(slot: u32) -> Option<&'static mut LoadRecord> {
     // SAFETY: the pointer is into the map. Others write the record at the same time, each word in one
@@ -225,42 +252,72 @@ pub fn load(slot: u32) -> Option<&'static mut LoadRecord> {
     LOAD.get_ptr_mut(slot).map(|load| unsafe { &mut *load })
 }
 
-/// A slot's load in its worker's own words.
+/// As [`load`], of a slot of whichever group of the host.
+#[inline(always)]
+pub fn load_of(group: u32, slot: u32) -> Option<&'static mut LoadRecord> {
+    // SAFETY: as in `load`.
+    GROUPS.get_value_ptr_mut(group, &slot).map(|load| unsafe { &mut *load })
+}
+
+/// A slot's load in its worker's own words. Each member has a word in a group that goes by them.
 #[inline(always)]
 pub fn reported(slot: u32) -> Option<u64> {
-    REPORTED.get(slot).copied()
+    REPORTED.get_value(slot, &0).map(read)
 }
 
-/// The slot of a listener that closes just now.
+/// The slot of a listener, by its cookie.
 #[inline(always)]
-pub fn closing(listener: u64) -> Option<u32> {
+pub fn slot_of_listener(cookie: u64) -> Option<u32> {
     // SAFETY: read at once, before anybody can take its place.
-    unsafe { CLOSING.get(listener) }.copied()
+    unsafe { SLOTS.get(cookie) }.copied()
 }
 
-/// Notes that a listener closes. Where that fails, what waits at it stays counted for its slot.
+/// Notes where a connection belongs that migrated; false where there is no room.
 #[inline(always)]
-pub fn set_closing(listener: u64, slot: u32) {
-    let _ = CLOSING.insert(listener, slot, 0);
-}
-
-/// Notes where a connection belongs. Where that fails it is counted for the slot it came by.
-#[inline(always)]
-pub fn set_moved(connection: u64, slot: u32) {
-    let _ = MOVED.insert(connection, slot, 0);
+pub fn set_moved(connection: u64, place: Place) -> bool {
+    MOVED.insert(connection, place, 0).is_ok()
 }
 
 /// Where a connection belongs that migrated.
 #[inline(always)]
-pub fn moved(connection: u64) -> Option<u32> {
-    // SAFETY: as in `closing`.
+pub fn moved(connection: u64) -> Option<Place> {
+    // SAFETY: as in `slot_of_listener`.
     unsafe { MOVED.get(connection) }.copied()
 }
 
 /// As [`moved`], of one that is gone now.
 #[inline(always)]
-pub fn take_moved(connection: u64) -> Option<u32> {
-    let slot = moved(connection)?;
+pub fn take_moved(connection: u64) -> Option<Place> {
+    let place = moved(connection)?;
     let _ = MOVED.remove(connection);
-    Some(slot)
+    Some(place)
+}
+
+/// How many connections are open that were so before counting began.
+#[inline(always)]
+pub fn before() -> Option<&'static mut u64> {
+    // SAFETY: as in `cursor`.
+    BEFORE.get_ptr_mut(0).map(|before| unsafe { &mut *before })
+}
+
+/// The epoch of the request tracker; 0 while there is none.
+#[inline(always)]
+pub fn epoch() -> u32 {
+    TRACKER.get(0).map_or(0, |epoch| lower(read(epoch)))
+}
+
+/// A member's times.
+#[inline(always)]
+pub fn times(record: &LoadRecord) -> Option<&'static mut RequestTimes> {
+    let index = lower(record.times).checked_sub(1)?;
+    // SAFETY: as in `load`.
+    TIMES.get_ptr_mut(index).map(|times| unsafe { &mut *times })
+}
+
+/// What this CPU has looked at before its delivery. By a look-up for each, since to step through a value
+/// is arithmetic with pointers, which the kernel does not take from everybody.
+#[inline(always)]
+pub fn early(index: u32) -> Option<&'static mut EarlyLook> {
+    // SAFETY: as in `counters`.
+    EARLY.get_ptr_mut(index).map(|early| unsafe { &mut *early })
 }

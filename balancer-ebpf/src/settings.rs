@@ -1,24 +1,37 @@
 //! What userspace sets at load, and the verifier knows as constants: a branch that a setting turns
 //! off is not there, and what it would need (CAP_PERFMON) is not asked for.
 
-use balancer_ebpf::record::{Offsets, Settings};
+use balancer_common::record::{Offsets, Settings};
 
 #[unsafe(no_mangle)]
-static SETTINGS: Settings = Settings { stall_ticks: 0, source: 0, udp: 0, tracked: 0, cpus: 1 };
+static SETTINGS: Settings = Settings {
+    stall_ticks: 0,
+    source: 0,
+    udp: 0,
+    counted: 0,
+    looks: 0,
+    group: 0,
+    cpus: 1,
+    max_share: 0,
+};
+
+/// Of the request tracker: which of all that there were.
+#[unsafe(no_mangle)]
+static EPOCH: u32 = 0;
 
 #[unsafe(no_mangle)]
 static OFFSETS: Offsets = Offsets {
     sockets: 0,
     backlog: 0,
     half_open: 0,
-    head: 0,
-    isn: 0,
     received: 0,
     reading: 0,
     buffered: 0,
     buffer: 0,
     group: 0,
     cookie_sent: 0,
+    packet_length: 0,
+    packet: 0,
 };
 
 /// Reads a field of one of the two.
@@ -49,16 +62,41 @@ pub fn is_udp() -> bool {
     setting!(SETTINGS.udp) != 0
 }
 
-/// Whether the tracker counts.
+/// Whether connections are counted.
 #[inline(always)]
-pub fn is_tracked() -> bool {
-    setting!(SETTINGS.tracked) != 0
+pub fn is_counted() -> bool {
+    setting!(SETTINGS.counted) != 0
+}
+
+/// Whether the kernel's memory may be read.
+#[inline(always)]
+pub fn looks() -> bool {
+    setting!(SETTINGS.looks) != 0
+}
+
+/// The group's index among those of the host.
+#[inline(always)]
+pub fn group() -> u32 {
+    setting!(SETTINGS.group)
 }
 
 /// CPUs that the kernel may ever have.
 #[inline(always)]
 pub fn cpus() -> u32 {
     setting!(SETTINGS.cpus)
+}
+
+/// The largest share of the choices that a member gets, in percent; 0 for no limit.
+#[inline(always)]
+pub fn max_share() -> u32 {
+    setting!(SETTINGS.max_share)
+}
+
+/// The epoch of this request tracker.
+#[inline(always)]
+pub fn epoch() -> u32 {
+    // SAFETY: as above.
+    unsafe { (&raw const EPOCH).read_volatile() }
 }
 
 /// Where the kernel keeps what.
@@ -78,13 +116,13 @@ pub mod offset {
         sockets,
         backlog,
         half_open,
-        head,
-        isn,
         received,
         reading,
         buffered,
         buffer,
         group,
-        cookie_sent
+        cookie_sent,
+        packet_length,
+        packet
     );
 }
