@@ -1,0 +1,249 @@
+//! Changing a group: one lock, one read, one write, one table, one grace period.
+//!
+//! A [`Change`] is what the group is to become. It is read once, changed in memory by a closure that may
+//! refuse, and then written: what programs are asked to do last comes last, so that whatever fails on the
+//! way leaves a group that works.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use balancer_common::record::{MemberRecord, SlotState};
+
+use super::{
+    Member, Steering,
+    object::{self, Program},
+    observing::needs_tracker,
+    publishing,
+};
+use crate::{
+    agent_record::AgentState,
+    error::{Error, Result, bail},
+    group::GroupSpec,
+    options::PolicyOptions,
+    policy::Policy,
+    process::Identity,
+    snapshot::Snapshot,
+    weight::Weight,
+};
+
+/// What a group is to become.
+pub struct Change<'a> {
+    steering: &'a Steering,
+    group: GroupSpec,
+    agent: AgentState,
+    records: Box<[MemberRecord]>,
+    /// Whether a policy was asked for, be it the one in force: its program is attached anew.
+    attaches: bool,
+}
+
+impl Steering {
+    /// Changes the group under its lock: `plan` looks at it, refuses or says what is to become of it, and
+    /// that is then done in one step. If `plan` refuses, nothing is changed. Nothing in it may wait.
+    ///
+    /// # Errors
+    /// Returns [`ErrorKind::Gone`](crate::error::ErrorKind::Gone) if the group was given back to the
+    /// kernel, what `plan` returns, or an error if the kernel refuses.
+    pub fn change<T, E: From<Error>>(
+        &mut self,
+        plan: impl FnOnce(&mut Change<'_>) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let _lock = self.lock_or_gone()?;
+        self.change_locked(plan)
+    }
+
+    /// As [`Steering::change`], for a caller that has the group's lock.
+    ///
+    /// # Errors
+    /// As [`Steering::change`].
+    pub fn change_locked<T, E: From<Error>>(
+        &mut self,
+        plan: impl FnOnce(&mut Change<'_>) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let (group, agent) = (self.group()?, self.agent_state()?);
+        let records = self.maps.members.read()?;
+        let mut change = Change {
+            steering: self,
+            group,
+            agent: agent.clone(),
+            records: records.clone(),
+            attaches: false,
+        };
+        let result = plan(&mut change)?;
+        let Change { group: wanted, agent: told, records: changed, attaches, .. } = change;
+
+        // Before anything is changed: what may be refused.
+        let socket = if attaches { self.prepare(&wanted)? } else { None };
+        // A takeover in the middle knows by this which of two live members is one too many.
+        if told != agent && told.leaving.is_some() {
+            self.maps.set_agent(&(&told).into())?;
+        }
+        if changed != records {
+            self.maps.members.write(&changed)?;
+            self.end_tenancies(&records, &changed)?;
+        }
+        if wanted != group {
+            self.maps.set_group(&wanted)?;
+        }
+        if wanted.options.load != group.options.load {
+            self.complete_words()?;
+        }
+        if attaches || shares(&changed) != shares(&records) {
+            self.publish()?;
+        }
+        if let Some(socket) = &socket
+            && let Err(error) = self.attach(socket.as_fd())
+        {
+            self.maps.set_group(&group)?;
+            self.publish()?;
+            return Err(error.into());
+        }
+        if attaches && !group.policy.steers() {
+            self.maps.loads.forget_choices();
+        }
+        if told != agent && told.leaving.is_none() {
+            self.maps.set_agent(&(&told).into())?;
+        }
+        if needs_tracker(&group) && !needs_tracker(&wanted) {
+            self.rest_tracker()?;
+        }
+        Ok(result)
+    }
+
+    /// Loads the program of a policy, and finds a socket to attach it through; `None` if the kernel's
+    /// group is gone, whose next first socket gets the program.
+    fn prepare(&self, wanted: &GroupSpec) -> Result<Option<OwnedFd>> {
+        self.track_for(wanted)?;
+        if Program::pinned(wanted, &self.directory)?.is_none() {
+            object::load(&self.directory, wanted)?;
+        }
+        let socket = self.duplicate_any_socket()?;
+        if socket.is_none() && self.has_sockets()? {
+            bail!(
+                "the group {} has sockets, but no process is seen to have them open, so its program \
+                 cannot be changed; run this as root, in the PID namespace of its workers",
+                self.name
+            );
+        }
+        Ok(socket)
+    }
+
+    /// Slots that have become vacant count no connections any more; what was in their queues is in those
+    /// of others.
+    fn end_tenancies(&mut self, before: &[MemberRecord], after: &[MemberRecord]) -> Result<()> {
+        let vacant = |record: &MemberRecord| record.state == SlotState::Vacant as u8;
+        let mut any = false;
+        for (slot, (before, after)) in (0..).zip(before.iter().zip(after)) {
+            if vacant(after) && !vacant(before) {
+                self.maps.end_tenancy(slot)?;
+                any = true;
+            }
+        }
+        if any { self.wake_heirs() } else { Ok(()) }
+    }
+}
+
+/// What of the records the table is built from; the PID for the CPU that it is pinned to.
+fn shares(records: &[MemberRecord]) -> impl PartialEq + use<> {
+    let live = records.iter().map(|record| {
+        let live = record.state == SlotState::Live as u8;
+        live.then_some((record.weight, record.key, record.since, record.pid))
+    });
+    live.collect::<Vec<_>>()
+}
+
+impl Change<'_> {
+    /// The group's name.
+    pub fn name(&self) -> &str {
+        self.steering.name()
+    }
+
+    /// The group's record.
+    pub fn group(&self) -> &GroupSpec {
+        &self.group
+    }
+
+    /// What the agent tells.
+    pub fn agent(&mut self) -> &mut AgentState {
+        &mut self.agent
+    }
+
+    /// The slots that are taken.
+    pub fn members(&self) -> Vec<Member> {
+        let mut members = self.all_slots();
+        members.retain(|member| member.state != SlotState::Vacant);
+        members
+    }
+
+    fn all_slots(&self) -> Vec<Member> {
+        let records = (0..).zip(self.records.iter().copied());
+        records.filter(|(_, record)| record.cookie != 0).map(Member::from).collect()
+    }
+
+    /// Everything that is known of the group now.
+    ///
+    /// # Errors
+    /// Returns an error if a map cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.steering.snapshot_of(&self.group, &self.agent, &self.all_slots())
+    }
+
+    /// The group as it is, to be looked at.
+    pub fn steering(&self) -> &Steering {
+        self.steering
+    }
+
+    /// Switches the policy and its options.
+    pub fn set_policy(&mut self, policy: Policy, options: PolicyOptions) {
+        (self.group.policy, self.group.options) = (policy, options);
+        self.attaches = true;
+    }
+
+    /// Changes a member's weight.
+    pub fn set_weight(&mut self, slot: u32, weight: Weight) {
+        self.record(slot).weight = weight.get();
+    }
+
+    /// Notes the process that accepts from a slot.
+    pub fn set_worker(&mut self, slot: u32, worker: Identity) {
+        note_worker(self.record(slot), worker);
+    }
+
+    /// Notes the process that accepts from a slot in place of a worker that has left its socket. It is
+    /// new: live, whatever the other's state was, and its slow start begins.
+    pub fn succeed(&mut self, slot: u32, worker: Identity) {
+        self.set_worker(slot, worker);
+        let record = self.record(slot);
+        (record.state, record.since) = (SlotState::Live as u8, publishing::since_boot());
+    }
+
+    /// Moves a slot through its life. A member that goes live the first time, and beside others in the
+    /// table, is new: see [`Steering::grow`].
+    pub fn set_state(&mut self, slot: u32, state: SlotState) {
+        let joins = self.records.iter().any(|record| record.state == SlotState::Live as u8);
+        let now = if joins { publishing::since_boot() } else { 0 };
+        move_to(self.record(slot), state, now);
+    }
+
+    /// Lets the members of two slots have each other's clients.
+    pub fn swap_keys(&mut self, one: u32, other: u32) {
+        let key = self.record(one).key;
+        let other = std::mem::replace(&mut self.record(other).key, key);
+        self.record(one).key = other;
+    }
+
+    fn record(&mut self, slot: u32) -> &mut MemberRecord {
+        &mut self.records[slot as usize]
+    }
+}
+
+/// Notes the process that accepts from a slot.
+pub(super) fn note_worker(record: &mut MemberRecord, worker: Identity) {
+    (record.pid, record.start) = (worker.pid, worker.start);
+}
+
+/// Moves a slot through its life; one that goes live the first time does so at `now`.
+pub(super) fn move_to(record: &mut MemberRecord, state: SlotState, now: u64) {
+    if record.state == SlotState::Starting as u8 && state == SlotState::Live {
+        record.since = now;
+    }
+    record.state = state as u8;
+}

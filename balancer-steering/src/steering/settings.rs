@@ -1,0 +1,27 @@
+//! What the programs of a group are told when they are loaded, and cannot change: constants to the verifier.
+
+use balancer_common::record::Settings;
+
+use crate::{
+    group::{GroupSpec, Protocol},
+    options::{can_look, stall_ticks},
+};
+
+/// What the programs of a group are told.
+pub fn settings(group: &GroupSpec, cpus: u32) -> Settings {
+    let GroupSpec { policy, options, counted, .. } = *group;
+    let looks = policy.steers() && can_look().is_ok();
+    let udp = group.identity.protocol == Protocol::Udp;
+    // Whether a TCP worker accepts shows by what is counted.
+    let stalls = looks && (udp || counted);
+    Settings {
+        stall_ticks: if stalls { stall_ticks(options) } else { 0 },
+        source: policy.source(options.load) as u32,
+        udp: udp.into(),
+        counted: counted.into(),
+        looks: looks.into(),
+        group: group.index,
+        cpus,
+        max_share: options.max_share.map_or(0, |share| share.percent().into()),
+    }
+}

@@ -1,0 +1,159 @@
+//! The programs of the request tracker, pinned beside what all groups share, and what they count.
+
+use std::{fs::File, path::PathBuf, sync::atomic::Ordering};
+
+use aya::{
+    Btf, Ebpf,
+    programs::{BtfTracePoint, links::FdLink},
+};
+use balancer_common::{histogram::BUCKETS, load, maps, record::RequestTimes};
+
+use super::{
+    directory,
+    host::{Host, named},
+    object,
+    shared::SharedWords,
+};
+use crate::{
+    error::{Context as _, Result},
+    requests::Histogram,
+};
+
+/// The programs, and the tracepoints that they are on.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("bal_arrived", "tcp_probe"),
+    ("bal_read", "sock_recv_length"),
+    ("bal_wrote", "sock_send_length"),
+];
+
+// Words of `maps::TRACKER`.
+const EPOCH: usize = 0;
+const LAST_EPOCH: usize = 1;
+const GIVEN: usize = 2;
+
+impl Host {
+    /// Whether the tracker is on.
+    pub fn is_tracking(&self) -> bool {
+        PROGRAMS.iter().all(|(program, _)| self.link_of(program).exists())
+    }
+
+    fn link_of(&self, program: &str) -> PathBuf {
+        self.path(&format!("{program}-link"))
+    }
+
+    /// The epoch of the tracker; 0 if there is none.
+    pub fn tracker_epoch(&self) -> u32 {
+        let words = SharedWords::open(&self.path(maps::TRACKER), 1);
+        words.map_or(0, |words| load::lower(words.get(EPOCH)))
+    }
+
+    /// The directory whose lock observers share.
+    ///
+    /// # Errors
+    /// Returns an error if it is not there and cannot be made.
+    pub fn observers(&self) -> Result<File> {
+        let path = self.path("observers");
+        directory::make_directory(&path)?;
+        File::open(&path).with_context(|| format!("cannot open {}", path.display()))
+    }
+
+    /// Puts the tracker's programs on, with room for the times of so many members. Under the host's lock.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel refuses one; then none is on.
+    pub fn start_tracker(&self, members: u32) -> Result<()> {
+        self.stop_tracker()?;
+        let words = SharedWords::open(&self.path(maps::TRACKER), 1)?;
+        // Not 0, which is none.
+        let epoch = load::lower(words.get(LAST_EPOCH)).wrapping_add(1).max(1);
+        words.set(LAST_EPOCH, epoch.into());
+        words.set(GIVEN, 0);
+        words.set(EPOCH, epoch.into());
+        let started =
+            object::load_tracker(self.directory(), epoch, members).and_then(|mut ebpf| {
+                PROGRAMS.iter().try_for_each(|of| self.attach_tracker(&mut ebpf, of))
+            });
+        if started.is_err() {
+            // What is on is taken off; why it is refused is more of use than why that failed.
+            let _ = self.stop_tracker();
+        }
+        started.context("requests cannot be tracked")
+    }
+
+    fn attach_tracker(&self, ebpf: &mut Ebpf, (name, tracepoint): &(&str, &str)) -> Result<()> {
+        let program: &mut BtfTracePoint = named(ebpf, name)?.try_into()?;
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        program.load(tracepoint, &btf).map_err(|error| object::explain(name, error))?;
+        let link = program.attach().and_then(|id| program.take_link(id));
+        let link: FdLink =
+            link.with_context(|| format!("cannot attach {name} to {tracepoint}"))?.into();
+        let pin = self.link_of(name);
+        link.pin(&pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+        Ok(())
+    }
+
+    /// Takes the tracker's programs off. Under the host's lock.
+    ///
+    /// # Errors
+    /// Returns an error if a pin cannot be removed.
+    pub fn stop_tracker(&self) -> Result<()> {
+        for (program, _) in PROGRAMS {
+            directory::remove_pin(&self.link_of(program))?;
+        }
+        if let Ok(words) = SharedWords::open(&self.path(maps::TRACKER), 1) {
+            words.set(EPOCH, 0);
+        }
+        directory::remove_pin(&self.path(maps::TIMES))
+    }
+
+    /// The times of members.
+    ///
+    /// # Errors
+    /// Returns an error if there is no tracker, or the map cannot be opened.
+    pub fn times(&self) -> Result<Times> {
+        SharedWords::open(&self.path(maps::TIMES), WORDS_EACH).map(Times)
+    }
+
+    /// An element of the times that no member was given yet; `None` if there is none left.
+    ///
+    /// # Errors
+    /// Returns an error if the map cannot be opened.
+    pub fn take_times(&self, times: &Times) -> Result<Option<u64>> {
+        let words = SharedWords::open(&self.path(maps::TRACKER), 1)?;
+        let index = words.word(GIVEN).fetch_add(1, Ordering::AcqRel);
+        Ok((index < times.count()).then_some(index))
+    }
+}
+
+/// The times of members, in memory.
+pub(super) struct Times(SharedWords);
+
+/// Words of a [`RequestTimes`].
+const WORDS_EACH: usize = size_of::<RequestTimes>() / size_of::<u64>();
+
+impl Times {
+    /// For how many members there is room.
+    pub fn count(&self) -> u64 {
+        self.0.count() as u64 / WORDS_EACH as u64
+    }
+
+    /// Forgets all of an element.
+    pub fn clear(&self, index: u64) {
+        let start = Self::start(index);
+        (start..start + WORDS_EACH).for_each(|word| self.0.set(word, 0));
+    }
+
+    /// The times to answer, to read, and to the first answer of an element.
+    pub fn read(&self, index: u64) -> [Histogram; 3] {
+        let start = Self::start(index);
+        [0, 1, 2].map(|which| {
+            let first = start + which * BUCKETS;
+            Histogram::new((first..first + BUCKETS).map(|word| self.0.get(word)))
+        })
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "of an array in this process's memory")]
+    fn start(index: u64) -> usize {
+        index as usize * WORDS_EACH
+    }
+}
