@@ -2,23 +2,31 @@
 
 mod compare;
 mod hidden;
+mod policy_options;
 mod run;
-mod tuning;
+mod values;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use crate::{
+    admission::Admit,
+    idle_grace::{self, IdleGrace},
+};
+use clap::{
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    builder::Resettable, value_parser,
+};
 use clap_complete::Shell;
 
 pub use self::{
     compare::CompareArgs,
-    hidden::{ComparedArgs, ExecWithSocketArgs, WorkerArgs},
+    hidden::{ComparedArgs, WorkerArgs},
+    policy_options::{ChangedPolicyOptionArgs, PolicyOptionArgs},
     run::{Ready, ReloadArgs, RunArgs},
-    tuning::{ChangedTuningArgs, TuningArgs},
 };
-use crate::{
-    address::ServedAddress, attachment::admission::Admit, discovery::NetnsArgument,
-    patience::Patience, policy::Policy, steering::DEFAULT_BPFFS, weight::WorkerWeight,
+use balancer_steering::{
+    address::ServedAddress, discovery::NetnsArgument, policy::Policy, privilege,
+    steering::DEFAULT_BPFFS, time_span::TimeSpan, weight::WorkerWeight,
 };
 
 /// Steers new connections among the processes that share a port with SO_REUSEPORT: round robin,
@@ -34,21 +42,33 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "DIR", env = "BALANCER_BPFFS", default_value = DEFAULT_BPFFS)]
     pub bpffs: PathBuf,
 
-    /// What to report on standard error; `debug` shows every choice the programs make
+    /// What to report on standard error; `debug` shows every choice that the programs make
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
+}
+
+impl Cli {
+    /// Parses what was typed, and ends the process if that cannot be meant. Under raised rights the
+    /// environment has no say in it.
+    pub fn from_command_line() -> Self {
+        let mut command = Self::command();
+        if privilege::are_raised() {
+            command = command.mut_arg("bpffs", |bpffs| bpffs.env(Resettable::Reset));
+        }
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// How much is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
-    /// What failed.
+    /// Failures only.
     Error,
-    /// And what is odd.
+    /// Also what is unusual.
     Warn,
-    /// And what happens to workers.
+    /// Also what happens to workers.
     Info,
-    /// And every choice of the programs.
+    /// Also every choice of the programs.
     Debug,
 }
 
@@ -65,19 +85,19 @@ pub enum Verb {
     Status(StatusArgs),
     /// List every group of sockets that share an address, whoever started them
     Groups(GroupsArgs),
-    /// Switch the policy of a running group
+    /// Switch the policy of a group
     Policy(PolicyArgs),
-    /// Change weights in a running group
+    /// Change weights in a group
     Weight(WeightArgs),
-    /// Give a worker no new connections; those it has go on
+    /// Give workers no new connections; those they have go on
     Drain(DrainArgs),
-    /// Give a drained worker new connections again
+    /// Give drained workers new connections again
     Resume(ResumeArgs),
     /// Give a group back to the kernel's hash; its workers go on
     Detach(DetachArgs),
     /// Put the same load on several policies, side by side with the kernel's own hash
     Compare(CompareArgs),
-    /// Check what this machine lacks, and say how to mend it
+    /// Check what this machine lacks, and say how to fix it
     Doctor,
     /// Print a completion script for a shell
     #[command(
@@ -90,52 +110,49 @@ pub enum Verb {
     /// Serve as a worker; started by `run`
     #[command(hide = true)]
     Worker(WorkerArgs),
-    /// Become a command that finds its socket as systemd would hand it; started by `run`
-    #[command(hide = true)]
-    ExecWithSocket(ExecWithSocketArgs),
 }
 
 /// Arguments of `attach`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  balancer attach :8080                                 whoever shares that port, until Ctrl-C
+  balancer attach :8080                                 every server on that port, until Ctrl-C
   balancer attach 127.0.0.1:8080 --policy weighted      then: balancer weight PID=3
-  balancer attach :53 --udp --policy hash --once        stays after the command has ended
+  balancer attach :53 --udp --policy hash --once        stays after the command has returned
   balancer attach :8080 --slow-start 1m                 servers that join get more by and by
   balancer attach :80 --netns 4711                      in a container
 
 The servers must have set SO_REUSEPORT (nginx: `listen 80 reuseport`); `balancer groups` lists
-those that have. Ctrl-C gives the group back to the kernel's hash; the servers never notice.
+those that have. Ctrl-C gives the group back to the kernel's hash; the servers do not notice.
 
-A server that joins later is steered within 100 ms of its `listen`: the kernel tells. For UDP it
-does not, so sockets are looked for every 50 ms. With --once nobody looks: a server that joins
-later gets nothing while another lives, until you detach and attach again.
+A server that joins later is steered within 100 ms of its `listen`, which the kernel reports. UDP
+has no such report, so new sockets are looked for every 50 ms. With --once no agent stays: a server
+that joins later gets nothing while another lives, until you detach and attach again.
 
 For UDP a choice is made for each datagram: `round-robin`, `weighted` and `random` spread those of
-one client over the servers; `hash` keeps those of a port together, and `sticky` all of a client's.")]
+one client over the servers; `hash` keeps those of one port together, `sticky` those of one client.")]
 pub struct AttachArgs {
-    /// What they serve: ADDRESS:PORT, or :PORT for the only group on that port
+    /// What the servers serve: ADDRESS:PORT, or :PORT for the only group on that port
     #[arg(value_name = "ADDRESS")]
     pub address: ServedAddress,
 
-    /// The UDP sockets there
+    /// Steer the UDP sockets at that address
     #[arg(long)]
     pub udp: bool,
 
-    /// How a new connection's (UDP: a datagram's) server is chosen [default: round-robin]
-    #[arg(long, value_name = "POLICY")]
+    /// How the server of a new connection (UDP: of a datagram) is chosen [default: round-robin]
+    #[arg(long, value_name = "POLICY", value_parser = values::policy())]
     pub policy: Option<Policy>,
 
     /// Its options
     #[command(flatten)]
-    pub tuning: TuningArgs,
+    pub options: PolicyOptionArgs,
 
     /// Look in another network namespace
     #[arg(long, value_name = "PID|PATH")]
     pub netns: Option<NetnsArgument>,
 
-    /// Attach and end, rather than watch for servers that come and go
+    /// Attach and return, rather than watch for servers that come and go
     #[arg(long, conflicts_with = "slow_start")]
     pub once: bool,
 
@@ -143,15 +160,16 @@ pub struct AttachArgs {
     #[arg(long, value_name = "WHO", default_value = "all", conflicts_with = "once")]
     pub admit: Admit,
 
-    /// Take the group from another program that steers it, which cannot be put back
+    /// Take the group from another program that steers it, which cannot be put back; refused while a
+    /// process or a pin keeps that program's socket array
     #[arg(long)]
     pub replace: bool,
 
-    /// Go on with what a killed `attach` has left; the policy stays unless it is given
+    /// Go on with what a killed `attach` has left; its policy stays unless another is given
     #[arg(long, conflicts_with_all = ["once", "replace"])]
     pub takeover: bool,
 
-    /// The group's name [default: PROTOCOL-PORT]
+    /// The group's name [default: PROTOCOL-PORT, or PROTOCOL-PORT-ADDRESS if that is taken]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
@@ -180,7 +198,7 @@ pub struct DetachArgs {
 /// Which group a command means.
 #[derive(Debug, Args)]
 pub struct GroupArgs {
-    /// The group's name; may be left out where there is only one
+    /// The group's name; may be left out if there is only one group
     #[arg(long, value_name = "NAME")]
     pub group: Option<String>,
 }
@@ -210,7 +228,7 @@ Examples:
   balancer groups --netns /run/netns/blue
   balancer groups --json | jq '.groups[] | {address, steered}'")]
 pub struct GroupsArgs {
-    /// Look into one network namespace only [default: all that processes are in]
+    /// Look into this network namespace only [default: all that processes are in]
     #[arg(long, value_name = "PID|PATH")]
     pub netns: Option<NetnsArgument>,
 
@@ -230,12 +248,12 @@ Examples:
 Options that are not given stay as they are.")]
 pub struct PolicyArgs {
     /// The new policy
-    #[arg(value_name = "POLICY")]
+    #[arg(value_name = "POLICY", value_parser = values::policy())]
     pub policy: Policy,
 
     /// Its options
     #[command(flatten)]
-    pub tuning: ChangedTuningArgs,
+    pub options: ChangedPolicyOptionArgs,
 
     /// Which group
     #[command(flatten)]
@@ -265,20 +283,26 @@ Examples:
   balancer drain 4711
   balancer drain 4711 --wait --timeout 30s && kill 4711
 
-The last worker that is live is not drained. Should all others die while one is drained, the kernel
-gives it new connections, as the only other thing it could do is to refuse them.")]
+The last live worker is not drained. If all others die while a worker is drained, the kernel gives it
+new connections, because otherwise it could only refuse them.")]
 pub struct DrainArgs {
     /// Which workers
     #[arg(value_name = "PID", required = true, value_parser = value_parser!(u32).range(1..))]
     pub pids: Vec<u32>,
 
-    /// Return when they have no connection left, neither open nor waiting to be accepted
+    /// Return when they have no connection left, neither open nor waiting to be accepted; or only idle
+    /// ones, see --idle-grace
     #[arg(long)]
     pub wait: bool,
 
-    /// Wait no longer than that, such as 500ms, 30s or 5m; then exit with 1
+    /// Do not wait for connections that owe no answer, once none of them has sent or been sent anything
+    /// for this long; `off` waits until all are closed
+    #[arg(long, value_name = "TIME|off", default_value = idle_grace::USUAL)]
+    pub idle_grace: IdleGrace,
+
+    /// Wait no longer than this, such as 500ms, 30s or 5m; then exit with 1
     #[arg(long, value_name = "TIME", requires = "wait")]
-    pub timeout: Option<Patience>,
+    pub timeout: Option<TimeSpan>,
 
     /// Which group
     #[command(flatten)]

@@ -1,13 +1,12 @@
-//! Where `run` writes: a live view in a terminal, plain lines elsewhere, nothing when quiet; and
-//! where log lines go meanwhile.
+//! What an agent shows: a live view in a terminal, plain lines elsewhere, nothing when quiet; and how log
+//! lines are written.
 
 use std::{
     io::{self, IsTerminal as _, Write},
-    sync::{Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use balancer_steering::{escape, snapshot::Snapshot};
 use tracing_subscriber::{
     Layer as _,
     filter::{LevelFilter, Targets},
@@ -18,17 +17,10 @@ use tracing_subscriber::{
 
 use crate::{
     cli::LogLevel,
-    render::{line, live::LiveView},
-    snapshot::Snapshot,
-    stats::Rates,
+    output::{self, Shown, Stream},
+    rates::Rates,
+    render::line,
 };
-
-/// While set, log lines go there instead of to standard error, which a live view shares.
-static DIVERTED: OnceLock<Mutex<Option<UnboundedSender<String>>>> = OnceLock::new();
-
-fn diverted() -> std::sync::MutexGuard<'static, Option<UnboundedSender<String>>> {
-    DIVERTED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Sends our own log lines, and those of the programs, to standard error.
 pub fn log_to_stderr(level: LogLevel) {
@@ -46,7 +38,7 @@ pub fn log_to_stderr(level: LogLevel) {
     let lines = fmt::layer()
         .without_time()
         .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(false)
         .with_writer(|| LogWriter)
         .with_filter(ours);
     tracing_subscriber::registry().with(lines).init();
@@ -56,32 +48,30 @@ struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        match &*diverted() {
-            None => io::stderr().write_all(text)?,
-            Some(sender) => {
-                // The receiver lives as long as the diversion.
-                let _ = sender.send(String::from_utf8_lossy(text).trim_end().to_owned());
-            }
+        let lines = String::from_utf8_lossy(text);
+        if !output::print(Stream::Err, lines.clone().into_owned()) {
+            io::stderr().write_all(escape::shown(&lines, &io::stderr()).as_bytes())?;
         }
         Ok(text.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
-/// The output of `run`. Nobody reading it is no reason to stop steering, so errors are dropped.
+/// What an agent shows. It waits for nobody who reads it.
 pub struct Console {
     mode: Mode,
     started: Instant,
     last: Option<(Instant, Snapshot)>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Quiet,
     Plain,
-    Live { view: Box<LiveView>, logs: UnboundedReceiver<String> },
+    Live,
 }
 
 impl Console {
@@ -90,12 +80,8 @@ impl Console {
         let mode = if quiet {
             Mode::Quiet
         } else if io::stdout().is_terminal() {
-            // A terminal that does not answer gets plain lines.
-            LiveView::start(members).map_or(Mode::Plain, |view| {
-                let (sender, logs) = unbounded_channel();
-                *diverted() = Some(sender);
-                Mode::Live { view: Box::new(view), logs }
-            })
+            output::view(members);
+            Mode::Live
         } else {
             Mode::Plain
         };
@@ -105,26 +91,21 @@ impl Console {
     /// How often [`Console::update`] is worth calling.
     pub fn interval(&self) -> Duration {
         match self.mode {
-            Mode::Live { .. } => Duration::from_millis(250),
+            Mode::Live => Duration::from_millis(250),
             Mode::Plain | Mode::Quiet => Duration::from_secs(1),
         }
     }
 
     /// Prints a line.
-    pub fn line(&mut self, line: &str) {
-        let _ = match &mut self.mode {
-            Mode::Quiet => Ok(()),
-            Mode::Plain => writeln!(io::stdout(), "{line}"),
-            Mode::Live { view, .. } => view.line(line),
-        };
+    pub fn line(&self, line: &str) {
+        if self.mode != Mode::Quiet {
+            output::print(Stream::Out, format!("{line}\n"));
+        }
     }
 
     /// Prints a line of a worker's standard error, quiet or not.
-    pub fn complain(&mut self, line: &str) {
-        let _ = match &mut self.mode {
-            Mode::Quiet | Mode::Plain => writeln!(io::stderr(), "{line}"),
-            Mode::Live { view, .. } => view.line(line),
-        };
+    pub fn complain(&self, line: &str) {
+        output::print(Stream::Err, format!("{line}\n"));
     }
 
     /// Shows how the group is.
@@ -134,30 +115,19 @@ impl Console {
             None => Rates { total: 0.0, members: vec![0.0; snapshot.members.len()] },
             Some((then, earlier)) => Rates::between(earlier, &snapshot, now - *then),
         };
-        let _ = match &mut self.mode {
-            Mode::Quiet => Ok(()),
-            Mode::Plain => {
-                let elapsed = now - self.started;
-                writeln!(io::stdout(), "{}", line::progress(&snapshot, &rates, elapsed))
-            }
-            Mode::Live { view, logs } => {
-                while let Ok(line) = logs.try_recv() {
-                    let _ = view.line(&line);
-                }
-                view.update(&snapshot, &rates)
-            }
-        };
-        self.last = Some((now, snapshot));
+        self.last = Some((now, snapshot.clone()));
+        let elapsed = now - self.started;
+        match self.mode {
+            Mode::Quiet => {}
+            Mode::Plain => self.line(&line::progress(&snapshot, &rates, elapsed)),
+            Mode::Live => output::show(Shown { snapshot, rates, elapsed }),
+        }
     }
 
     /// Takes the live view away; what is printed from now on is plain.
     pub fn finish(&mut self) {
-        if let Mode::Live { view, logs } = &mut self.mode {
-            *diverted() = None;
-            while let Ok(line) = logs.try_recv() {
-                let _ = view.line(&line);
-            }
-            let _ = view.finish();
+        if self.mode == Mode::Live {
+            output::end_view();
             self.mode = Mode::Plain;
         }
     }

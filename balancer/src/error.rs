@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use balancer_steering::ErrorKind;
+
 /// What was asked for cannot be meant: exit code 2, like the command line parser's own refusals.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -22,4 +24,16 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 /// An error as it is shown: one sentence, causes after colons.
 pub fn sentence(error: &anyhow::Error) -> String {
     format!("{error:#}")
+}
+
+/// An error of the library, with what to type about it.
+pub fn with_remedy(error: balancer_steering::Error) -> anyhow::Error {
+    let remedy = match error.kind() {
+        ErrorKind::Taken => {
+            "`balancer attach --replace` takes it, and what was there cannot be put back"
+        }
+        ErrorKind::NoBpffs => "name another directory with --bpffs",
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error:#}; {remedy}")
 }

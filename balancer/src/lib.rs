@@ -1,56 +1,31 @@
-//! Steers new connections among the processes that share a port with `SO_REUSEPORT`.
-//!
-//! Data flows one way; each step is a module:
+//! The command line of balancer: arguments, verbs, agents, and what people are shown.
 //!
 //! | step | modules |
 //! | --- | --- |
-//! | what was asked for | [`cli`], then a file of [`commands`] a verb |
-//! | words, checked | [`address`], [`weight`], [`policy`], [`tuning`], [`tuned`], [`group`], [`patience`] |
-//! | the groups of this machine, whoever serves them | [`discovery`], [`listing`] |
-//! | sockets and processes | [`socket`], [`process`], [`handover`], [`supervisor`], [`worker`] |
-//! | servers that somebody else started | [`attachment`] |
-//! | which slot at which position, and who is left out (pure) | [`mod@table`], [`warmth`], [`drain`] |
-//! | maps, programs, pins | [`steering`], the only one that uses aya |
-//! | what is known of a group (pure) | [`snapshot`], [`agent`] |
-//! | shown to people | [`render`], [`console`] |
-//! | can it work here | [`kernel`], [`privilege`] |
+//! | what was asked for | [`cli`], then a file of [`commands`] for each verb |
+//! | the process that keeps a group up | `agent` |
+//! | processes that it starts | `supervisor`, `handover`, [`user`], `worker` |
+//! | what is shown, and written without waiting for its reader | [`render`], `console`, `rates`, `output` |
 //!
-//! ARCHITECTURE.md says why it is like this.
+//! What is steered, and how, is in `balancer-steering`; what `compare` does is in `balancer-lab`.
 
-pub mod address;
-pub mod agent;
-pub mod attachment;
-pub mod awake;
+mod admission;
+mod agent;
+mod bed;
 pub mod cli;
 pub mod commands;
-pub mod compare;
 pub mod console;
-pub mod discovery;
-pub mod drain;
+mod descriptors;
 pub mod error;
-pub mod exclusive;
-pub mod group;
-pub mod handover;
-pub mod kernel;
-pub mod listing;
-pub mod machine;
-pub mod patience;
-pub mod policy;
-pub mod privilege;
-pub mod process;
+mod handover;
+mod hindrance;
+mod idle_grace;
+mod log_lines;
+pub mod output;
+mod rates;
 pub mod render;
-pub mod sandbox;
-pub mod snapshot;
-pub mod socket;
-pub mod stats;
-pub mod steering;
-pub mod supervisor;
-pub mod table;
-pub mod tracking;
-pub mod tuned;
-pub mod tuning;
+mod rules;
+mod supervisor;
+mod target;
 pub mod user;
-pub mod warmth;
-pub mod weight;
-pub mod work;
-pub mod worker;
+mod worker;

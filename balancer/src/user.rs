@@ -1,17 +1,19 @@
 //! The user that workers run as, with none of root's rights.
 
-use std::{ffi::CString, io, path::PathBuf, str::FromStr};
+use std::{
+    ffi::CString, io, os::unix::process::CommandExt as _, path::PathBuf, process::Command,
+    str::FromStr,
+};
 
 use nix::unistd::{self, getgrouplist};
 use rustix::{
     fs::{Gid, Uid},
     thread::{
         CapabilitySet, CapabilitySets, clear_ambient_capability_set,
-        remove_capability_from_bounding_set, set_capabilities, set_thread_groups,
+        remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
         set_thread_res_gid, set_thread_res_uid,
     },
 };
-use tokio::process::Command;
 
 /// A user of this machine, not root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub enum NoUser {
     #[error("there is no user {0}; `getent passwd` lists them")]
     Unknown(String),
     /// It has all rights.
-    #[error("{0} keeps all rights; name another user, or leave --user out to run workers as root")]
+    #[error("{0} has all rights; name another user, or leave --user out to run workers as root")]
     Root(String),
     /// The system's database cannot be read.
     #[error("cannot look up the user {0}: {1}")]
@@ -82,7 +84,7 @@ impl User {
     /// others must not call this.
     ///
     /// # Errors
-    /// Where this process may not: it takes CAP_SETUID, CAP_SETGID and CAP_SETPCAP.
+    /// Returns an error if this process may not: it takes CAP_SETUID, CAP_SETGID and CAP_SETPCAP.
     pub fn become_it(&self) -> io::Result<()> {
         for capability in CapabilitySet::all().iter() {
             match remove_capability_from_bounding_set(capability) {
@@ -98,7 +100,9 @@ impl User {
         clear_ambient_capability_set()?;
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-        Ok(set_capabilities(None, sets)?)
+        set_capabilities(None, sets)?;
+        // Nor does it become anybody else by a program that is set-user-ID.
+        Ok(set_no_new_privs(true)?)
     }
 }
 

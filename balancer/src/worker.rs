@@ -8,14 +8,16 @@ use std::{
     path::Path,
     pin::pin,
     process::ExitCode,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use balancer_lab::{
+    exclusive::make_exclusive,
+    work::{SLOT_HEADER, Work},
+};
+use balancer_steering::{process::inherited_listener, steering::WorkerMaps};
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -37,16 +39,8 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    cli::{ComparedArgs, WorkerArgs},
-    exclusive::make_exclusive,
-    process::inherited_listener,
-    steering::WorkerMaps,
-    work::Work,
-};
+use crate::cli::{ComparedArgs, WorkerArgs};
 
-/// The response header with the slot of who answers.
-pub const SLOT_HEADER: HeaderName = HeaderName::from_static("x-balancer-slot");
 const POLICY_HEADER: HeaderName = HeaderName::from_static("x-balancer-policy");
 
 /// A client that was accepted before we were told to stop may have its first request under way;
@@ -56,9 +50,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 struct Worker {
     slot: u32,
     pid: u32,
-    accepted: AtomicU64,
     /// None where the group was given back to the kernel before this worker was started.
-    maps: Option<Mutex<WorkerMaps>>,
+    maps: Option<WorkerMaps>,
     compared: ComparedArgs,
 }
 
@@ -66,7 +59,7 @@ struct Worker {
 /// returns.
 ///
 /// # Errors
-/// Where standard input is no listening socket, the group's maps cannot be opened, or it may not become
+/// Returns an error if standard input is no listening socket, the group's maps cannot be opened, or it may not become
 /// the user it shall be.
 pub fn run(args: &WorkerArgs, directory: &Path) -> Result<ExitCode> {
     let (slot, compared) = (args.slot, args.compared);
@@ -80,13 +73,7 @@ pub fn run(args: &WorkerArgs, directory: &Path) -> Result<ExitCode> {
     if let Some(user) = &args.user {
         user.become_it().with_context(|| format!("cannot become the user {}", user.name()))?;
     }
-    let worker = Arc::new(Worker {
-        slot,
-        pid: std::process::id(),
-        accepted: AtomicU64::new(0),
-        maps: maps.map(Mutex::new),
-        compared,
-    });
+    let worker = Arc::new(Worker { slot, pid: std::process::id(), maps, compared });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -161,11 +148,6 @@ async fn recover(error: &io::Error) {
 }
 
 impl Worker {
-    fn maps(&self) -> Option<MutexGuard<'_, WorkerMaps>> {
-        let maps = self.maps.as_ref()?;
-        Some(maps.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Serves one connection: until it ends, or, once `stopping`, until it has no request in flight.
     async fn serve(
         self: Arc<Self>,
@@ -173,10 +155,6 @@ impl Worker {
         client: SocketAddr,
         mut stopping: watch::Receiver<bool>,
     ) {
-        let accepted = self.accepted.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(mut maps) = self.maps() {
-            maps.set_accepted(self.slot, accepted);
-        }
         let asked = Arc::new(Notify::new());
         let service = service_fn(|request| {
             asked.notify_one();
@@ -229,7 +207,7 @@ impl Worker {
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
         response.headers_mut().insert(SLOT_HEADER, HeaderValue::from(self.slot));
-        if let Some(policy) = self.maps().and_then(|maps| maps.policy()) {
+        if let Some(policy) = self.maps.as_ref().and_then(|maps| maps.policy()) {
             response.headers_mut().insert(POLICY_HEADER, HeaderValue::from_static(policy.name()));
         }
         response

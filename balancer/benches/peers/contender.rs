@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use balancer::policy::Policy;
+use balancer_steering::policy::Policy;
 
 use crate::{
     network::SERVER,
@@ -85,7 +85,7 @@ impl Contender {
     /// Makes it ready for trials.
     ///
     /// # Errors
-    /// Where a proxy cannot be started.
+    /// Returns an error if a proxy cannot be started.
     pub fn start(&'static self) -> Result<Ready> {
         let address = SocketAddr::from((SERVER, self.port));
         let proxy = match self.way {
@@ -117,7 +117,7 @@ impl Ready {
     /// What must hold during a trial; undone when dropped.
     ///
     /// # Errors
-    /// Where a policy or rules cannot be loaded.
+    /// Returns an error if a policy or rules cannot be loaded.
     pub fn turn(&self, workers: &mut Workers) -> Result<Option<Rules>> {
         match self.contender.way {
             Way::Steered(policy) => workers.set_policy(policy).map(|()| None),

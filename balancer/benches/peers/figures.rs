@@ -1,6 +1,6 @@
 //! From trials to the figures of a table. Pure.
 
-use balancer::compare::report::{Distribution, Measured};
+use balancer_lab::report::{Distribution, Measured};
 
 use crate::{contender::KERNEL, statistics::Spread, trial::Trial, workers::WORKERS};
 

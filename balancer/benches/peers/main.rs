@@ -20,16 +20,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use balancer::{
-    awake::Awake,
-    cli::Cli,
-    commands,
-    compare::{arrivals::schedule, scenario::Scenario},
-    error,
-    machine::Machine,
-    sandbox,
-    steering::DEFAULT_BPFFS,
+use balancer::{cli::Cli, commands, error};
+use balancer_lab::{
+    arrivals::schedule, idle_inhibitor::IdleInhibitor, machine::Machine, sandbox,
+    scenario::Scenario,
 };
+use balancer_steering::steering::DEFAULT_BPFFS;
 use clap::{Parser, ValueEnum, builder::RangedU64ValueParser};
 use rustix::{
     mount::{MountFlags, mount},
@@ -118,7 +114,7 @@ fn run(options: &Options) -> Result<()> {
 
     let mut bed = Bed { network, workers: Workers::start()? };
     let ready = contenders.iter().map(|c| c.start()).collect::<Result<Vec<_>>>()?;
-    let _awake = Awake::keep()?;
+    let _awake = IdleInhibitor::keep()?;
     for load in trial::loads().into_iter().filter(|load| options.wants(load)) {
         let loaded = compare(load, report.machine.cpus, options.rounds, &mut bed, &ready)?;
         println!("\n{}", report::table(&loaded, &contenders));

@@ -37,7 +37,7 @@ impl Network {
     /// other threads start.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn make() -> Result<Self> {
         let server = own_namespace()?;
         // SAFETY: the flag leaves alone the table of descriptors, which other code may rely on.
@@ -58,7 +58,7 @@ impl Network {
     /// Does something in the clients' namespace; a thread that is started there stays there.
     ///
     /// # Errors
-    /// Where the kernel refuses to let this thread change over.
+    /// Returns an error if the kernel refuses to let this thread change over.
     pub fn as_client<T>(&self, what: impl FnOnce() -> T) -> Result<T> {
         enter(&self.client)?;
         let done = what();

@@ -26,7 +26,7 @@ impl Proxy {
     /// Starts a command, and waits until it listens.
     ///
     /// # Errors
-    /// Where it ends, or does not listen in time.
+    /// Returns an error if it ends, or does not listen in time.
     pub fn start(command: &[&str], address: SocketAddr) -> Result<Self> {
         let line = command.join(" ");
         let guard = Command::new("setpriv")

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use balancer::{compare::scenario::Scenario, machine::Machine};
+use balancer_lab::{machine::Machine, scenario::Scenario};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 

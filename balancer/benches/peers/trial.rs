@@ -3,15 +3,13 @@
 use std::borrow::Cow;
 
 use anyhow::{Context as _, Result};
-use balancer::{
-    compare::{
-        arrivals::Schedule,
-        generator::Load,
-        measure::{measure, objection},
-        report::Measured,
-        scenario::{Arrivals, Scenario, standard},
-    },
-    error,
+use balancer::error;
+use balancer_lab::{
+    arrivals::Schedule,
+    generator::Load,
+    measure::{measure, objection},
+    report::Measured,
+    scenario::{Arrivals, Scenario, standard},
 };
 use serde::Serialize;
 

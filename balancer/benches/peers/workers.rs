@@ -11,16 +11,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use balancer::{
-    group::{Group, GroupIdentity, Protocol, own_netns},
+use balancer_common::record::SlotState;
+use balancer_steering::{
+    group::{GroupIdentity, GroupSpec, Protocol, own_netns},
+    options::PolicyOptions,
     policy::Policy,
     process::Identity,
     socket,
     steering::{DEFAULT_BPFFS, Steering, Store},
-    tuning::Tuning,
     weight::Weight,
 };
-use balancer_ebpf::record::SlotState;
 use socket2::Socket;
 
 use crate::network::SERVER;
@@ -48,17 +48,19 @@ impl Workers {
     /// Starts them, and waits until all accept connections.
     ///
     /// # Errors
-    /// Where one cannot be started.
+    /// Returns an error if one cannot be started.
     pub fn start() -> Result<Self> {
         let address = SocketAddr::from((SERVER, SHARED_PORT));
-        let group = Group {
+        let group = GroupSpec {
             identity: GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address },
             policy: Policy::Kernel,
             agent: Identity::of(process::id()).context("cannot read /proc/self/stat")?,
             log_level: 0,
             adopted: false,
             replaced: false,
-            tuning: Tuning::default(),
+            counted: true,
+            index: 0,
+            options: PolicyOptions::default(),
         };
         let store = Store::prepare(Path::new(DEFAULT_BPFFS))?;
         let (mut steering, _logs) = Steering::create(&store, GROUP, &group, |_| Ok(()))?;
@@ -77,9 +79,9 @@ impl Workers {
     /// Switches those that share a port.
     ///
     /// # Errors
-    /// Where the policy cannot be switched to.
+    /// Returns an error if the policy cannot be switched to.
     pub fn set_policy(&mut self, policy: Policy) -> Result<()> {
-        self.steering.set_policy(policy, Tuning::default())
+        Ok(self.steering.set_policy(policy, PolicyOptions::default())?)
     }
 }
 

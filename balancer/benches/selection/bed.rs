@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    ops::AddAssign,
+    ops::{AddAssign, Sub},
     os::fd::AsFd as _,
     path::Path,
     process,
@@ -10,29 +10,33 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use balancer::{
-    address::default_name,
-    group::{Group, GroupIdentity, Protocol, own_netns},
+use balancer_common::record::SlotState;
+use balancer_steering::{
+    group::default_name,
+    group::{GroupIdentity, GroupSpec, Protocol, own_netns},
+    options::PolicyOptions,
     policy::Policy,
+    policy_spec::PolicySpec,
     process::Identity,
     socket,
     steering::{DEFAULT_BPFFS, Runs, Steering, Store},
-    tuned::TunedPolicy,
-    tuning::Tuning,
     weight::Weight,
 };
-use balancer_ebpf::record::SlotState;
 use serde::Serialize;
 use socket2::Socket;
 
-use crate::load::Load;
+use crate::load::{Load, Work};
 
 /// Those of the listeners; where they are more, over and over.
 pub const WEIGHTS: [u16; 4] = [5, 3, 2, 1];
 
 /// The listeners and their steering.
 pub struct Bed {
-    steering: Steering,
+    store: Store,
+    /// None while the kernel's hash chooses and nothing of ours is there, nor anything counted.
+    steering: Option<Steering>,
+    /// Other groups beside it.
+    others: Vec<(Steering, Listeners)>,
     members: Listeners,
     stranger: Listeners,
 }
@@ -45,8 +49,6 @@ struct Listeners {
 
 /// What a load did to a policy.
 pub struct Sample {
-    /// How long the load took.
-    pub elapsed: Duration,
     /// Runs of the policy's program that the kernel measured meanwhile, if it measures.
     pub runs: Runs,
     /// Runs of what counts connections, likewise.
@@ -62,6 +64,17 @@ pub struct Counted {
     pub selected: u64,
     /// Those left to the kernel's hash.
     pub fallback: u64,
+}
+
+impl Sub for Counted {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            selected: self.selected - before.selected,
+            fallback: self.fallback - before.fallback,
+        }
+    }
 }
 
 impl AddAssign for Counted {
@@ -81,47 +94,84 @@ pub enum To {
 }
 
 impl Bed {
-    /// Opens so many listeners and seats them.
+    /// Opens so many listeners, which are not steered yet.
     ///
     /// # Errors
-    /// Where the kernel refuses one of the steps.
+    /// Returns an error if the kernel refuses one of the steps.
     pub fn make(members: usize) -> Result<Self> {
-        let members = Listeners::open(members)?;
-        let ourselves = Identity::of(process::id()).context("cannot read /proc/self/stat")?;
-        let address = members.address;
-        let group = Group {
-            identity: GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address },
-            policy: Policy::Kernel,
-            agent: ourselves,
-            log_level: 0,
-            adopted: false,
-            replaced: false,
-            tuning: Tuning::default(),
-        };
+        let (members, stranger) = (Listeners::open(members)?, Listeners::open(1)?);
         let store = Store::prepare(Path::new(DEFAULT_BPFFS))?;
-        let name = default_name(Protocol::Tcp, address);
-        let (mut steering, _logs) = Steering::create(&store, &name, &group, |_| Ok(()))?;
-        for (listener, weight) in members.sockets.iter().zip(WEIGHTS.iter().cycle()) {
-            socket::listen(listener, address)?;
-            let slot = steering.seat(listener.as_fd(), Weight::from_record(*weight))?;
-            steering.set_worker(slot, ourselves)?;
-            steering.set_state(slot, SlotState::Live)?;
+        Ok(Self { store, steering: None, others: Vec::new(), members, stranger })
+    }
+
+    /// Steers the members from now on.
+    fn steer(&mut self) -> Result<&mut Steering> {
+        if self.steering.is_none() {
+            self.steering = Some(steer(&self.store, &self.members)?);
         }
-        let stranger = Listeners::open(1)?;
-        socket::listen(&stranger.sockets[0], stranger.address)?;
-        Ok(Self { steering, members, stranger })
+        self.steering.as_mut().context("nothing is steered")
+    }
+
+    /// Steers as many groups, of which the members are one; with none, nothing of balancer's is on the
+    /// machine, nor is anything counted.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel refuses.
+    pub fn steer_groups(&mut self, groups: usize) -> Result<()> {
+        while self.others.len() + 1 > groups.max(1) {
+            let Some((steering, _)) = self.others.pop() else { break };
+            steering.detach(&self.store)?;
+        }
+        if groups == 0 {
+            return self
+                .steering
+                .take()
+                .map_or(Ok(()), |steering| Ok(steering.detach(&self.store)?));
+        }
+        self.steer()?;
+        while self.others.len() + 1 < groups {
+            let listeners = Listeners::open(1)?;
+            self.others.push((steer(&self.store, &listeners)?, listeners));
+        }
+        Ok(())
+    }
+
+    /// Puts listeners under load, whatever steers them; how long it took.
+    ///
+    /// # Errors
+    /// Returns an error if a connection fails.
+    pub fn time(&self, to: To, work: Work, cpus: &[usize], connections: u64) -> Result<Duration> {
+        self.listeners(to).load(work).run(cpus, connections)
+    }
+
+    /// Switches the policy of the members, which are steered.
+    ///
+    /// # Errors
+    /// Returns an error if the policy cannot be switched to.
+    pub fn set_policy(&mut self, policy: PolicySpec) -> Result<()> {
+        Ok(self.steer()?.set_policy(policy.policy, policy.options)?)
+    }
+
+    /// Choices that were counted so far.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be read.
+    pub fn counted(&mut self) -> Result<Counted> {
+        counted(self.steer()?)
+    }
+
+    fn listeners(&self, to: To) -> &Listeners {
+        match to {
+            To::Members => &self.members,
+            To::Stranger => &self.stranger,
+        }
     }
 
     /// Puts a policy under load from the given CPUs.
     ///
     /// # Errors
-    /// Where the policy cannot be switched to, or a connection fails.
-    pub fn load(
-        &mut self,
-        policy: TunedPolicy,
-        cpus: &[usize],
-        connections: u64,
-    ) -> Result<Sample> {
+    /// Returns an error if the policy cannot be switched to, or a connection fails.
+    pub fn load(&mut self, policy: PolicySpec, cpus: &[usize], connections: u64) -> Result<Sample> {
         self.load_to(To::Members, policy, cpus, connections)
     }
 
@@ -132,39 +182,56 @@ impl Bed {
     pub fn load_to(
         &mut self,
         to: To,
-        policy: TunedPolicy,
+        policy: PolicySpec,
         cpus: &[usize],
         connections: u64,
     ) -> Result<Sample> {
-        self.steering.set_policy(policy.policy, policy.tuning)?;
-        let (runs, tracker) = (self.steering.runs()?, self.steering.tracker_runs()?);
-        let counted = self.counted()?;
-        let Listeners { address, sockets } = match to {
-            To::Members => &self.members,
-            To::Stranger => &self.stranger,
-        };
-        let load = Load { address: *address, listeners: sockets };
-        let elapsed = load.run(cpus, connections)?;
-        let counted_after = self.counted()?;
+        let steering = self.steer()?;
+        steering.set_policy(policy.policy, policy.options)?;
+        let (runs, tracker) = (steering.runs()?, steering.tracker_runs()?);
+        let counted = counted(steering)?;
+        self.time(to, Work::Nothing, cpus, connections)?;
+        let steering = self.steer()?;
         Ok(Sample {
-            elapsed,
-            runs: since(runs, self.steering.runs()?),
-            tracker: since(tracker, self.steering.tracker_runs()?),
-            counted: Counted {
-                selected: counted_after.selected - counted.selected,
-                fallback: counted_after.fallback - counted.fallback,
-            },
+            runs: since(runs, steering.runs()?),
+            tracker: since(tracker, steering.tracker_runs()?),
+            counted: self::counted(steering)? - counted,
         })
-    }
-
-    fn counted(&self) -> Result<Counted> {
-        let snapshot = self.steering.snapshot()?;
-        Ok(Counted { selected: snapshot.total().selected, fallback: snapshot.fallback })
     }
 }
 
+fn counted(steering: &Steering) -> Result<Counted> {
+    let snapshot = steering.snapshot()?;
+    Ok(Counted { selected: snapshot.total().selected, fallback: snapshot.fallback })
+}
+
+/// A group of these listeners.
+fn steer(store: &Store, members: &Listeners) -> Result<Steering> {
+    let ourselves = Identity::of(process::id()).context("cannot read /proc/self/stat")?;
+    let address = members.address;
+    let group = GroupSpec {
+        identity: GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address },
+        policy: Policy::Kernel,
+        agent: ourselves,
+        log_level: 0,
+        adopted: false,
+        replaced: false,
+        counted: true,
+        index: 0,
+        options: PolicyOptions::default(),
+    };
+    let name = default_name(Protocol::Tcp, address);
+    let (mut steering, _logs) = Steering::create(store, &name, &group, |_| Ok(()))?;
+    for (listener, weight) in members.sockets.iter().zip(WEIGHTS.iter().cycle()) {
+        let slot = steering.seat(listener.as_fd(), Weight::from_record(*weight))?;
+        steering.set_worker(slot, ourselves)?;
+        steering.set_state(slot, SlotState::Live)?;
+    }
+    Ok(steering)
+}
+
 impl Listeners {
-    /// Binds so many to a port of their own.
+    /// Lets so many listen on a port of their own.
     fn open(count: usize) -> Result<Self> {
         let first = socket::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = first.local_addr().context("cannot read a socket's address")?;
@@ -175,8 +242,13 @@ impl Listeners {
         }
         for socket in &sockets {
             socket.set_nonblocking(true).context("cannot set O_NONBLOCK")?;
+            socket::listen(socket, address)?;
         }
         Ok(Self { address, sockets })
+    }
+
+    fn load(&self, work: Work) -> Load<'_> {
+        Load { address: self.address, listeners: &self.sockets, work }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Nanoseconds a choice, by the kernel's own statistics of the programs.
 
 use anyhow::Result;
-use balancer::{
-    machine,
+use balancer_steering::affinity;
+use balancer_steering::{
     policy::Policy,
+    policy_spec::PolicySpec,
     steering::{Runs, measure_runs},
-    tuned::TunedPolicy,
 };
 use serde::Serialize;
 
@@ -16,16 +16,16 @@ use crate::{
 };
 
 /// Chooses nothing: what is left is the measuring.
-pub const NOOP: TunedPolicy = TunedPolicy::plain(Policy::Noop);
+pub const NOOP: PolicySpec = PolicySpec::plain(Policy::Noop);
 
 /// Chooses slot 0, by the kernel's helper alone.
-pub const FIXED: TunedPolicy = TunedPolicy::plain(Policy::Fixed);
+pub const FIXED: PolicySpec = PolicySpec::plain(Policy::Fixed);
 
 /// One policy under load from some CPUs.
 #[derive(Serialize)]
 pub struct Cost {
     /// The policy, or a reference.
-    pub policy: TunedPolicy,
+    pub policy: PolicySpec,
     /// From how many CPUs at once.
     pub cpus: usize,
     /// Nanoseconds a run.
@@ -44,14 +44,14 @@ pub struct Cost {
 /// Measures the references and the policies, on one CPU and, if there are more, on all at once.
 ///
 /// # Errors
-/// Where a load fails, or the kernel does not measure.
+/// Returns an error if a load fails, or the kernel does not measure.
 pub fn measure(
     bed: &mut Bed,
-    policies: &[TunedPolicy],
+    policies: &[PolicySpec],
     rounds: usize,
     connections: u64,
 ) -> Result<Vec<Cost>> {
-    let cpus = machine::cpus()?;
+    let cpus = affinity::cpus()?;
     let contenders = [&[NOOP, FIXED], policies].concat();
     let _measuring = measure_runs()?;
     let mut costs = Vec::new();
@@ -63,7 +63,7 @@ pub fn measure(
 
 fn measure_on(
     bed: &mut Bed,
-    contenders: &[TunedPolicy],
+    contenders: &[PolicySpec],
     cpus: &[usize],
     rounds: usize,
     connections: u64,

@@ -1,7 +1,8 @@
 //! Nanoseconds a choice of the policies that look at all members, by how many members there are.
 
 use anyhow::{Context as _, Result};
-use balancer::{machine, policy::Policy, steering::measure_runs, tuned::TunedPolicy};
+use balancer_steering::affinity;
+use balancer_steering::{policy::Policy, policy_spec::PolicySpec, steering::measure_runs};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
@@ -15,11 +16,8 @@ use crate::{
 /// Up to as many as a group can have.
 const SIZES: [usize; 5] = [4, 16, 64, 256, 1024];
 
-const CONTENDERS: [TunedPolicy; 3] = [
-    FIXED,
-    TunedPolicy::plain(Policy::LeastConnections),
-    TunedPolicy::plain(Policy::ShortestQueue),
-];
+const CONTENDERS: [PolicySpec; 3] =
+    [FIXED, PolicySpec::plain(Policy::LeastConnections), PolicySpec::plain(Policy::ShortestQueue)];
 
 /// One policy in a group of some size.
 #[derive(Serialize)]
@@ -27,7 +25,7 @@ pub struct Point {
     /// How many members.
     pub members: usize,
     /// The policy.
-    pub policy: TunedPolicy,
+    pub policy: PolicySpec,
     /// Nanoseconds a run beyond one of `fixed` in the same round, in the same group.
     pub over_fixed: Spread,
     /// The same, divided by the members.
@@ -37,10 +35,10 @@ pub struct Point {
 /// Measures groups of all sizes on one CPU.
 ///
 /// # Errors
-/// Where a load fails, or the kernel does not measure.
+/// Returns an error if a load fails, or the kernel does not measure.
 pub fn measure(rounds: usize, connections: u64) -> Result<Vec<Point>> {
     allow_descriptors()?;
-    let cpus = machine::cpus()?;
+    let cpus = affinity::cpus()?;
     let mut beds = SIZES.into_iter().map(Bed::make).collect::<Result<Vec<_>>>()?;
     let mut runs = vec![[const { Vec::new() }; CONTENDERS.len()]; SIZES.len()];
     let _measuring = measure_runs()?;

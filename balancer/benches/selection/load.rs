@@ -1,5 +1,5 @@
 //! The load: connections as cheap as they come, so that the choice is as large a part of them as
-//! it can be.
+//! it can be; or with one small request and its answer each.
 //!
 //! A thread on each CPU opens a batch of connections, resetting each, then accepts what has come,
 //! reads that it was reset, and closes it. So the program runs on that CPU (loopback delivers where
@@ -9,6 +9,7 @@
 
 use std::{
     net::SocketAddr,
+    os::fd::OwnedFd,
     sync::{
         Barrier,
         atomic::{AtomicU64, Ordering},
@@ -18,12 +19,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use balancer::machine;
+use balancer_steering::affinity;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::{Errno, read},
+    io::{Errno, read, write},
     net::accept,
 };
+use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
 /// Small beside a listener's queue (`net.core.somaxconn`), even if those of all CPUs hit the same.
@@ -39,6 +41,18 @@ pub struct Load<'a> {
     pub address: SocketAddr,
     /// They do not block.
     pub listeners: &'a [Socket],
+    /// What each connection is for.
+    pub work: Work,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// Nothing: it is opened, reset and accepted, without a byte of data.
+    Nothing,
+    /// One small request, and its answer.
+    Request,
 }
 
 impl Load<'_> {
@@ -46,7 +60,7 @@ impl Load<'_> {
     /// says how long it took.
     ///
     /// # Errors
-    /// Where a connection fails, or is never accepted.
+    /// Returns an error if a connection fails, or is never accepted.
     pub fn run(self, cpus: &[usize], connections: u64) -> Result<Duration> {
         let left = AtomicU64::new(connections);
         let together = Barrier::new(cpus.len());
@@ -72,26 +86,31 @@ impl Load<'_> {
     }
 
     fn run_on(self, cpu: usize, left: &AtomicU64, together: &Barrier) -> Result<Turn> {
-        let pinned = machine::pin_to(cpu);
+        let pinned = affinity::pin_to(cpu);
         // Whatever happened: the others wait for us.
         together.wait();
         pinned?;
         let mut accepted = 0;
         let began = Instant::now();
         while let Some(batch) = take_batch(left) {
-            for _ in 0..batch {
-                self.connect_and_reset()?;
-            }
+            let clients = (0..batch).map(|_| self.begin()).collect::<Result<Vec<_>>>()?;
             accepted += self.accept_all()?;
+            clients.into_iter().flatten().try_for_each(receive)?;
         }
         Ok(Turn { accepted, began, ended: Instant::now() })
     }
 
-    fn connect_and_reset(self) -> Result<()> {
+    /// Connects; one that has nothing to ask resets at once.
+    fn begin(self) -> Result<Option<Socket>> {
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)
             .context("cannot make a socket")?;
         socket.set_linger(Some(Duration::ZERO)).context("cannot set SO_LINGER")?;
-        socket.connect(&self.address.into()).context("cannot connect")
+        socket.connect(&self.address.into()).context("cannot connect")?;
+        if self.work == Work::Nothing {
+            return Ok(None);
+        }
+        write(&socket, REQUEST).context("cannot ask")?;
+        Ok(Some(socket))
     }
 
     /// Accepts and closes all that wait now.
@@ -101,10 +120,7 @@ impl Load<'_> {
             loop {
                 match accept(listener) {
                     Ok(connection) => {
-                        // Waits for the reset: to close before it would send a FIN, the answer to
-                        // which could come late, and from the wrong CPU.
-                        let reset = read(&connection, &mut [0]);
-                        ensure!(reset == Err(Errno::CONNRESET), "a connection was not reset");
+                        self.serve(&connection)?;
                         accepted += 1;
                     }
                     Err(Errno::AGAIN) => break,
@@ -113,6 +129,20 @@ impl Load<'_> {
             }
         }
         Ok(accepted)
+    }
+
+    fn serve(self, connection: &OwnedFd) -> Result<()> {
+        let mut request = [0; REQUEST.len()];
+        // Without one, it waits for the reset: to close before it would send a FIN, the answer to which
+        // could come late, and from the wrong CPU.
+        let asked = read(connection, &mut request);
+        if self.work == Work::Nothing {
+            ensure!(asked == Err(Errno::CONNRESET), "a connection was not reset");
+            return Ok(());
+        }
+        ensure!(asked == Ok(REQUEST.len()), "a request was cut short: {asked:?}");
+        write(connection, ANSWER).context("cannot answer")?;
+        Ok(())
     }
 
     fn accept_the_rest(self, mut connections: u64) -> Result<()> {
@@ -126,6 +156,16 @@ impl Load<'_> {
         }
         Ok(())
     }
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
+
+/// Takes the answer, and resets: so that no TIME_WAIT keeps a port.
+fn receive(client: Socket) -> Result<()> {
+    let answered = read(&client, &mut [0; ANSWER.len()]);
+    ensure!(answered == Ok(ANSWER.len()), "an answer was cut short: {answered:?}");
+    Ok(())
 }
 
 /// What a thread did.

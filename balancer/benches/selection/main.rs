@@ -16,13 +16,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use balancer::{
-    error, machine::Machine, policy::Policy, sandbox, steering::DEFAULT_BPFFS, tuned::TunedPolicy,
-};
+use balancer::error;
+use balancer_lab::{machine::Machine, sandbox};
+use balancer_steering::{policy::Policy, policy_spec::PolicySpec, steering::DEFAULT_BPFFS};
 use clap::{Parser, ValueEnum, builder::RangedU64ValueParser};
 use rustix::process::geteuid;
 
@@ -40,10 +39,10 @@ const TRACKER_ROUNDS: usize = 30;
 #[derive(Parser)]
 #[command(name = "selection")]
 struct Options {
-    /// Measure these policies only, such as round-robin+avoid-stalled=10ms, in the first two tables
+    /// Measure these policies only, such as round-robin+avoid-stalled=off, in the first two tables
     /// [default: all, and that]
     #[arg(value_name = "POLICY")]
-    policies: Vec<TunedPolicy>,
+    policies: Vec<PolicySpec>,
     /// Rounds of each table [default: 30, but 100 for the rate and 10 for the curve]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: Option<usize>,
@@ -80,14 +79,14 @@ impl Options {
     }
 
     /// The policies that are asked for, without those that are measured anyway.
-    fn steered(&self) -> Vec<TunedPolicy> {
-        let all = || Policy::value_variants().iter().copied().map(TunedPolicy::plain);
-        let avoiding = TunedPolicy::avoiding_stalled(Policy::RoundRobin, Duration::from_millis(10));
+    fn steered(&self) -> Vec<PolicySpec> {
+        let all = || Policy::ALL.into_iter().map(PolicySpec::plain);
+        let avoiding = PolicySpec::avoiding_stalled(Policy::RoundRobin, None);
         let mut wanted = match self.policies.as_slice() {
             [] => all().chain([avoiding]).collect(),
             asked => asked.to_vec(),
         };
-        wanted.retain(|tuned| tuned.policy.steers());
+        wanted.retain(|spec| spec.policy.steers());
         wanted
     }
 }

@@ -1,20 +1,38 @@
-//! Connections a second, each policy beside the kernel's own hash.
+//! Connections a second, beside those of the kernel's own hash with nothing of balancer's on the machine:
+//! by each policy, and to a listener that is nobody's member while groups are steered.
+
+use std::fmt;
 
 use anyhow::Result;
-use balancer::{machine, policy::Policy, tuned::TunedPolicy};
-use serde::Serialize;
+use balancer_steering::affinity;
+use balancer_steering::policy_spec::PolicySpec;
+use serde::{Serialize, Serializer};
 
 use crate::{
-    bed::{Bed, Counted},
+    bed::{Bed, Counted, To},
+    load::Work,
     progress,
     statistics::{Spread, rotation},
 };
 
-/// One policy under load from all CPUs.
+/// What is compared with the kernel's hash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Contender {
+    /// The kernel's hash itself: what is noise.
+    Kernel,
+    /// A policy, connections counted.
+    Policy(PolicySpec),
+    /// A listener of another server, while so many groups are steered.
+    Beside(usize),
+}
+
+/// One contender under load from all CPUs.
 #[derive(Serialize)]
 pub struct Rate {
-    /// The policy; the kernel's hash too, against itself: what is noise.
-    pub policy: TunedPolicy,
+    /// Which.
+    pub contender: Contender,
+    /// What each connection is for.
+    pub work: Work,
     /// Connections a second.
     pub rate: Spread,
     /// The same as a part of what the kernel's hash reached right before or after.
@@ -26,35 +44,41 @@ pub struct Rate {
     pub counted: Counted,
 }
 
-const KERNEL: TunedPolicy = TunedPolicy::plain(Policy::Kernel);
+/// Groups beside which a stranger is measured.
+const BESIDE: [usize; 2] = [1, 20];
 
-/// In a pair of the kernel's hash and a policy.
-const OURS: usize = 1;
-
-/// Measures the policies, each beside a load of its own under the kernel's hash.
+/// Measures the policies, and those beside them, each next to a load of its own under the kernel's hash.
 ///
 /// # Errors
-/// Where a load fails.
+/// Returns an error if a load fails.
 pub fn measure(
     bed: &mut Bed,
-    policies: &[TunedPolicy],
+    policies: &[PolicySpec],
     rounds: usize,
     connections: u64,
 ) -> Result<Vec<Rate>> {
-    let cpus = machine::cpus()?;
-    let contenders = [&[KERNEL], policies].concat();
+    let cpus = affinity::cpus()?;
+    let policies = policies.iter().copied().map(Contender::Policy);
+    let contenders: Vec<_> = [Contender::Kernel]
+        .into_iter()
+        .chain(policies)
+        .chain(BESIDE.map(Contender::Beside))
+        .flat_map(|contender| [(contender, Work::Nothing), (contender, Work::Request)])
+        .collect();
     let mut rates = vec![[const { Vec::new() }; 2]; contenders.len()];
     let mut counted = vec![Counted::default(); contenders.len()];
     for round in 0..rounds {
         progress::show(format_args!("connections a second: {round} of {rounds} rounds"));
         for index in rotation(contenders.len(), round) {
-            let pair = [KERNEL, contenders[index]];
-            // Who comes second finds the caches another way; so they take turns.
-            for side in rotation(pair.len(), round) {
-                let sample = bed.load(pair[side], &cpus, connections)?;
-                rates[index][side].push(connections as f64 / sample.elapsed.as_secs_f64());
-                if side == OURS {
-                    counted[index] += sample.counted;
+            let (contender, work) = contenders[index];
+            // The second one finds the caches another way; so they take turns.
+            for side in rotation(2, round) {
+                let ours = side == 1;
+                let before = contender.prepare(bed, ours)?;
+                let elapsed = bed.time(contender.to(), work, &cpus, connections)?;
+                rates[index][side].push(connections as f64 / elapsed.as_secs_f64());
+                if let Some(before) = before {
+                    counted[index] += bed.counted()? - before;
                 }
             }
         }
@@ -62,12 +86,49 @@ pub fn measure(
     progress::clear();
     let rows = contenders.iter().zip(rates).zip(counted);
     Ok(rows
-        .map(|((&policy, [kernel, ours]), counted)| Rate {
-            policy,
+        .map(|((&(contender, work), [kernel, ours]), counted)| Rate {
+            contender,
+            work,
             of_kernel: Spread::of_pairs(&ours, &kernel, |ours, kernel| ours / kernel),
             rate: Spread::of(ours),
             connections: connections * rounds as u64,
             counted,
         })
         .collect())
+}
+
+impl Contender {
+    fn to(self) -> To {
+        if matches!(self, Self::Beside(_)) { To::Stranger } else { To::Members }
+    }
+
+    /// Makes the bed as it is to be; what a policy has counted before.
+    fn prepare(self, bed: &mut Bed, ours: bool) -> Result<Option<Counted>> {
+        match self {
+            Self::Policy(policy) if ours => {
+                bed.steer_groups(1)?;
+                bed.set_policy(policy)?;
+                bed.counted().map(Some)
+            }
+            Self::Beside(groups) if ours => bed.steer_groups(groups).map(|()| None),
+            _ => bed.steer_groups(0).map(|()| None),
+        }
+    }
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel => f.write_str("kernel"),
+            Self::Policy(policy) => policy.fmt(f),
+            Self::Beside(1) => f.write_str("another server beside 1 group"),
+            Self::Beside(groups) => write!(f, "another server beside {groups} groups"),
+        }
+    }
+}
+
+impl Serialize for Contender {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }

@@ -1,6 +1,6 @@
 //! The results, as tables and as JSON.
 
-use balancer::machine::Machine;
+use balancer_lab::machine::Machine;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -8,7 +8,8 @@ use crate::{
     bed::{Counted, WEIGHTS},
     cost::{Cost, FIXED, NOOP},
     curve::Point,
-    rate::Rate,
+    load::Work,
+    rate::{Contender, Rate},
     statistics::Spread,
     tracker::{Figure, Tracking},
 };
@@ -63,14 +64,21 @@ pub fn cost(report: &Report) -> String {
 /// The second table: a row a policy.
 pub fn rate(report: &Report) -> String {
     let rows = report.rate.iter().map(|rate| {
-        vec![rate.policy.to_string(), spread(&rate.rate, 0), spread(&rate.of_kernel, 3)]
+        let name = rate.contender.to_string();
+        let work = match rate.work {
+            Work::Nothing => "nothing",
+            Work::Request => "a request",
+        };
+        let (rate, of_kernel) = (spread(&rate.rate, 0), spread(&rate.of_kernel, 3));
+        vec![name, work.to_owned(), rate, of_kernel]
     });
     format!(
         "Connections a second from {} CPUs, nothing measured in the kernel meanwhile\n{}\n{}\n\
-         each connection is opened, reset and accepted, without a byte of data; each policy is \
-         compared\nwith the kernel's hash right before or after it, the kernel's hash with itself",
+         each connection is opened, reset and accepted, without a byte of data, or has a small request \
+         answered;\neach policy counts connections, and is compared with the kernel's hash right before \
+         or after it, with\nnothing of balancer's on the machine; the kernel's hash with itself",
         report.machine.cpus,
-        table(&["POLICY", "A SECOND", "OF KERNEL'S"], rows),
+        table(&["POLICY", "EACH FOR", "A SECOND", "OF KERNEL'S"], rows),
         rounds(report, report.rate.first().map(|rate| &rate.rate)),
     )
 }
@@ -113,7 +121,10 @@ pub fn tracker(report: &Report) -> String {
 /// Whether the programs counted what happened.
 pub fn audit(report: &Report) -> String {
     let costs = report.cost.iter().map(|cost| (cost.policy, cost.connections, cost.counted));
-    let rates = report.rate.iter().map(|rate| (rate.policy, rate.connections, rate.counted));
+    let rates = report.rate.iter().filter_map(|rate| match rate.contender {
+        Contender::Policy(policy) => Some((policy, rate.connections, rate.counted)),
+        _ => None,
+    });
     let mut whole = (0, Counted::default());
     let mut warnings = String::new();
     for (policy, connections, counted) in costs.chain(rates).filter(|row| row.0.policy.steers()) {
@@ -152,7 +163,7 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
     for (name, column) in header.iter().zip(table.column_iter_mut()) {
-        let text = ["POLICY", "WHAT"].contains(name);
+        let text = ["POLICY", "WHAT", "EACH FOR"].contains(name);
         column.set_cell_alignment(if text { CellAlignment::Left } else { CellAlignment::Right });
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()

@@ -5,7 +5,8 @@
 //! taken off for the client's changes, what is left of a connection to a member is the member's own.
 
 use anyhow::Result;
-use balancer::{machine, policy::Policy, steering::measure_runs, tuned::TunedPolicy};
+use balancer_steering::affinity;
+use balancer_steering::{policy::Policy, policy_spec::PolicySpec, steering::measure_runs};
 use serde::Serialize;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     statistics::{Spread, rotation},
 };
 
-const COUNTING: TunedPolicy = TunedPolicy::plain(Policy::LeastConnections);
+const COUNTING: PolicySpec = PolicySpec::plain(Policy::LeastConnections);
 
 /// To SYN_SENT, to ESTABLISHED, and with its reset to CLOSE.
 const CHANGES_OF_CLIENT: f64 = 3.0;
@@ -52,10 +53,10 @@ enum Kind {
 /// Measures on one CPU.
 ///
 /// # Errors
-/// Where a load fails, or the kernel does not measure.
+/// Returns an error if a load fails, or the kernel does not measure.
 pub fn measure(bed: &mut Bed, rounds: usize, connections: u64) -> Result<Tracking> {
     const KINDS: [Kind; 3] = [Kind::Measuring, Kind::Foreign, Kind::Member];
-    let cpus = &machine::cpus()?[..1];
+    let cpus = &affinity::cpus()?[..1];
     let _measuring = measure_runs()?;
     let (mut noop, mut foreign, mut member) = (Vec::new(), Vec::new(), Vec::new());
     let mut changes = Vec::new();

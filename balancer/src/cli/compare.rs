@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
+use balancer_lab::contender::Contender;
 use clap::{Args, builder::RangedU64ValueParser};
-
-use crate::compare::contender::Contender;
 
 /// Arguments of `compare`.
 #[derive(Debug, Args)]
@@ -16,17 +15,17 @@ Examples:
   balancer compare --report report.html --json report.json
   balancer compare --from report.json --report report.html     render again, without running
 
-It runs in a network namespace of its own, on workers of its own, and keeps all CPUs awake meanwhile,
-at the lowest priority. Whatever else this machine does disturbs the figures. Ctrl-C ends it with what there is by then.")]
+It runs in a network namespace of its own, on workers of its own, and keeps all CPUs from idling
+meanwhile, at the lowest priority. Whatever else this machine does disturbs the figures. Ctrl-C ends
+it with the results there are by then.")]
 pub struct CompareArgs {
     /// What to compare with the kernel's hash [default: shared, round-robin, least-connections,
     /// two-choices, shortest-queue, round-robin+avoid-stalled=10ms, weighted]
     ///
-    /// Each is a policy, if need be with an option, as in round-robin+avoid-stalled=10ms; or `shared`:
-    /// one socket for all workers; or `noop`: a program that chooses nothing. Where no weights differ,
-    /// weighted is left out beside round-robin, for it is the same. All clients have one address here,
-    /// so a policy that goes by that (sticky) says nothing, nor does one by CPUs (cpu) that no worker
-    /// has to itself.
+    /// Each is a policy, if need be with an option, as in round-robin+avoid-stalled=10ms; or `shared`,
+    /// one socket for all workers; or `noop`, a program that chooses nothing. If no weights differ,
+    /// weighted is the same as round-robin, and is left out beside it. All clients of a comparison have
+    /// one address and no worker has a CPU to itself, so sticky and cpu say nothing here.
     #[arg(long, value_name = "POLICY,…", value_delimiter = ',')]
     pub policies: Vec<Contender>,
 
@@ -47,19 +46,19 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// Only the scenarios and policies that tell most, in about a minute
+    /// Run only the scenarios and policies that tell most, in about a minute
     #[arg(long, conflicts_with = "scenarios")]
     pub quick: bool,
 
-    /// Write a page with charts there, to be opened in a browser
+    /// Write a page with charts to this file, to be opened in a browser
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
-    /// Write every trial there as JSON
+    /// Write every trial to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    /// Run nothing; read what an earlier comparison wrote with --json
+    /// Run nothing; read the file that an earlier comparison wrote with --json
     #[arg(long, value_name = "FILE", conflicts_with_all = ["policies", "scenarios", "trials", "seed", "quick", "json"])]
     pub from: Option<PathBuf>,
 

@@ -1,8 +1,6 @@
 //! Arguments of what balancer starts itself as; nobody types them.
 
-use std::ffi::OsString;
-
-use clap::{Args, value_parser};
+use clap::Args;
 
 use crate::user::User;
 
@@ -36,28 +34,4 @@ pub struct ComparedArgs {
     /// Others wait on the same socket
     #[arg(long)]
     pub shared: bool,
-}
-
-/// Arguments of `exec-with-socket`.
-#[derive(Debug, Args)]
-pub struct ExecWithSocketArgs {
-    /// A descriptor to report on
-    #[arg(long, value_parser = value_parser!(i32).range(0..))]
-    pub report: i32,
-
-    /// A descriptor to say its load in
-    #[arg(long, value_parser = value_parser!(i32).range(0..))]
-    pub load: Option<i32>,
-
-    /// Its slot
-    #[arg(long)]
-    pub slot: u32,
-
-    /// The group's name
-    #[arg(long)]
-    pub name: String,
-
-    /// What to become
-    #[arg(last = true)]
-    pub command: Vec<OsString>,
 }

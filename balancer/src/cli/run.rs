@@ -4,31 +4,36 @@ use std::ffi::OsString;
 
 use clap::{Args, ValueEnum};
 
-use super::{GroupArgs, TuningArgs};
+use super::{GroupArgs, PolicyOptionArgs};
+use balancer_steering::{
+    address::ListenAddress, policy::Policy, time_span::TimeSpan, weight::Weight,
+};
+
 use crate::{
-    address::ListenAddress, patience::Patience, policy::Policy, user::User, weight::Weight,
+    idle_grace::{self, IdleGrace},
+    user::User,
 };
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  balancer run                                          one worker a CPU on 127.0.0.1:8080
-  balancer run --policy weighted --weights 5,3,2        three workers, half of it to the first
+  balancer run                                          one worker per CPU on 127.0.0.1:8080
+  balancer run --policy weighted --weights 5,3,2        three workers, half of all to the first
   balancer run --policy cpu --pin                       each CPU's connections to the worker on it
   balancer run --policy sticky --slow-start 30s         a client keeps its worker
   balancer run --listen [::]:80 --workers 4             IPv4 and IPv6
   balancer run --listen 127.0.0.1:0 --quiet --name a    any free port, no output
   balancer run --workers 3 -- python3 server.py         any command, three times
-  balancer run --listen :80 --user www-data -- ./server a port that only root may open
+  balancer run --listen :80 --user www-data -- ./srv    a port that only root may open
   balancer run --self-bind --listen 0.0.0.0:80 -- ./server --port 80
 
-A command finds its socket as descriptor 3, as systemd would hand it over: LISTEN_FDS is 1, LISTEN_PID
-its PID, LISTEN_FDNAMES the group's name. It is to stay in the foreground, and to end on SIGTERM.
-With --self-bind it opens the socket itself, on the address of --listen, with SO_REUSEPORT.
+A command finds its socket as descriptor 3, as systemd would hand it over: LISTEN_FDS is 1,
+LISTEN_PID its PID, and LISTEN_FDNAMES the group's name. It must stay in the foreground, and end on
+SIGTERM. With --self-bind it opens the socket itself, on the address of --listen, with SO_REUSEPORT.
 
-Ctrl-C stops: requests in flight are finished first. A second one stops at once. SIGHUP reloads, as
-`balancer reload` does; where the terminal is gone it stops, and under nohup it is nothing.
+Ctrl-C stops, after requests in flight are finished; a second one stops at once. SIGHUP reloads, as
+`balancer reload` does; if the terminal is gone it stops instead, and under nohup it is ignored.
 
 A killed balancer leaves its workers running and steered. The same command with --takeover goes on
 with them, and starts those that died meanwhile; policy and weights stay unless they are given.")]
@@ -37,27 +42,27 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: ListenAddress,
 
-    /// How many workers to start [default: one a CPU, or as many as there are weights]
+    /// How many workers to start [default: one per CPU, or as many as there are weights]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
 
-    /// How a new connection's worker is chosen [default: round-robin]
-    #[arg(long, value_name = "POLICY")]
+    /// How the worker of a new connection is chosen [default: round-robin]
+    #[arg(long, value_name = "POLICY", value_parser = super::values::policy())]
     pub policy: Option<Policy>,
 
     /// Its options
     #[command(flatten)]
-    pub tuning: TuningArgs,
+    pub options: PolicyOptionArgs,
 
-    /// Pin each worker to a CPU of its own, in turn where there are more workers than CPUs
+    /// Pin each worker to a CPU of its own; if there are more workers than CPUs, in turn
     #[arg(long)]
     pub pin: bool,
 
-    /// Run workers as this user, without any of root's rights; their sockets are opened before
+    /// Run workers as this user, without any of root's rights; their sockets are opened before that
     #[arg(long, value_name = "NAME")]
     pub user: Option<User>,
 
-    /// The workers' weights, 1 to 1000 each, for the policies that go by weight
+    /// The workers' weights, 1 to 1000 each
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     pub weights: Vec<Weight>,
 
@@ -73,17 +78,22 @@ pub struct RunArgs {
     #[arg(long, requires = "command")]
     pub self_bind: bool,
 
-    /// How a command is known to be ready: it listens, or it says READY=1 as to systemd (sd_notify)
+    /// How a command is known to be ready: it listens, or it sends READY=1 as to systemd (sd_notify)
     #[arg(long, value_name = "SIGN", default_value = "listen", requires = "command")]
     pub ready: Ready,
 
     /// How long a worker may take to get ready
     #[arg(long, alias = "bind-timeout", value_name = "TIME", default_value = "30s")]
-    pub ready_timeout: Patience,
+    pub ready_timeout: TimeSpan,
 
-    /// How long the worker that a reload replaces may take to finish its connections, and to end then
+    /// How long a worker that a reload replaces may take to finish its connections, and then to end
     #[arg(long, value_name = "TIME", default_value = "30s")]
-    pub drain_timeout: Patience,
+    pub drain_timeout: TimeSpan,
+
+    /// Do not wait for connections that owe no answer, once none of them has sent or been sent anything
+    /// for this long; `off` waits until all are closed
+    #[arg(long, value_name = "TIME|off", default_value = idle_grace::USUAL)]
+    pub idle_grace: IdleGrace,
 
     /// Go on with the workers that a killed `run` has left
     #[arg(long)]
@@ -97,9 +107,9 @@ pub struct RunArgs {
 /// How a command is known to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Ready {
-    /// It listens; one that is handed its socket: it runs
+    /// It listens; if it is handed its socket, it has run for a second
     Listen,
-    /// It says READY=1 on the socket that NOTIFY_SOCKET names
+    /// It sends READY=1 to the socket that NOTIFY_SOCKET names
     Notify,
 }
 
@@ -109,16 +119,21 @@ pub enum Ready {
 Examples:
   balancer reload
   balancer reload --group tcp-8080 && echo all new
+  balancer reload --parallel 4                          four at a time
 
-Worker by worker: a new one is started in a slot of its own; once it is ready it gets the new
-connections, and the old one is told to end (SIGTERM) once it has none left, or --drain-timeout of
-`balancer run` is over. The built-in worker is started from what lies at the place of the running
-balancer by now, a command by its path.
+Worker by worker: a new one is started in a slot of its own. Once it is ready it gets the new
+connections, and the old one gets SIGTERM once it has no connection left or only idle ones
+(--idle-grace of `balancer run`), or once --drain-timeout of `balancer run` is over. The built-in worker is started from the file that is now at the path of the
+running balancer, a command by its path.
 
-A new worker that does not get ready within --ready-timeout stops the reload: the old ones stay, and
-the exit code is 1. Ctrl-C ends the waiting, not the reload. One that is asked for while another is
-under way begins when that has ended.")]
+A new worker that does not get ready within --ready-timeout stops the reload: the old workers stay,
+and the exit code is 1. Ctrl-C ends the waiting, not the reload. A second reload begins when the first
+has ended.")]
 pub struct ReloadArgs {
+    /// How many workers are replaced at a time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub parallel: u32,
+
     /// Which group
     #[command(flatten)]
     pub group: GroupArgs,

@@ -1,13 +1,13 @@
 //! What a new group must not collide with: one that is steered already, or that has its name.
 
 use anyhow::{Result, anyhow, bail};
-
-use crate::{
-    error::UsageError,
-    group::{Group, GroupIdentity},
+use balancer_steering::{
+    group::{self, GroupIdentity, GroupSpec},
     snapshot::MemberState,
     steering::{Steering, Store},
 };
+
+use crate::error::UsageError;
 
 /// A name is a directory on bpffs, which takes no dots.
 pub fn check_name(name: &str) -> Result<()> {
@@ -40,16 +40,21 @@ pub fn refuse_steered(store: &Store, identity: &GroupIdentity) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a name that another group has.
-pub fn refuse_taken_name(store: &Store, name: &str) -> Result<()> {
-    if !store.names()?.iter().any(|taken| taken == name) {
-        return Ok(());
+/// The name of a new group: the one that was asked for, or the first of its default names that no
+/// other group has. Refuses one that another group has.
+pub fn name(store: &Store, asked: Option<&str>, identity: &GroupIdentity) -> Result<String> {
+    let taken = store.names()?;
+    let names =
+        asked.map_or_else(|| group::default_names(identity).into(), |name| vec![name.into()]);
+    if let Some(free) = names.iter().find(|name| !taken.contains(name)) {
+        return Ok(free.clone());
     }
+    let name = names.last().map_or("", String::as_str);
     let owner = match Steering::open(store, name).and_then(|steering| steering.group()) {
-        Ok(group) => format!("that steers {}", group.identity),
-        Err(error) => format!("that cannot be read ({error:#})"),
+        Ok(group) => format!("which steers {}", group.identity),
+        Err(error) => format!("which cannot be read ({error:#})"),
     };
-    bail!("there is a group {name} already, {owner}; choose another name with --name")
+    bail!("there already is a group {name}, {owner}; choose another name with --name")
 }
 
 fn living_workers(steering: &Steering) -> Result<Vec<String>> {
@@ -58,13 +63,13 @@ fn living_workers(steering: &Steering) -> Result<Vec<String>> {
     Ok(living.map(|member| member.pid.to_string()).collect())
 }
 
-fn steered_already(name: &str, group: &Group, living: &[String]) -> anyhow::Error {
+fn steered_already(name: &str, group: &GroupSpec, living: &[String]) -> anyhow::Error {
     let address = group.identity.address;
     let workers = living.join(" ");
     let policy = group.policy.name();
     let pid = group.agent.pid;
     let detach = format!("balancer detach --group {name}");
-    let takeover = "go on with it by the same command and --takeover";
+    let takeover = "go on with it by the same command with --takeover";
     let (by, remedy) = match (group.agent.is_alive(), group.adopted) {
         (true, false) => {
             (format!("run by balancer PID {pid}"), format!("stop it with `kill {pid}`"))
@@ -74,18 +79,18 @@ fn steered_already(name: &str, group: &Group, living: &[String]) -> anyhow::Erro
         }
         (false, true) => (
             match pid {
-                0 => "attached and left so".to_owned(),
+                0 => "attached with --once".to_owned(),
                 _ => format!("left by balancer PID {pid}, which is gone"),
             },
             format!("{takeover}, give it back with `{detach}`"),
         ),
         (false, false) => (
             format!("left by balancer PID {pid}, which is gone"),
-            format!("{takeover}, take it down with `{detach} && kill {workers}`"),
+            format!("{takeover}, end it with `{detach} && kill {workers}`"),
         ),
     };
     anyhow!(
-        "{address} is steered already: group {name}, policy {policy}, workers {workers}, {by}; \
+        "{address} is already steered: group {name}, policy {policy}, workers {workers}, {by}; \
          {remedy}, or choose another address"
     )
 }

@@ -9,29 +9,21 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use balancer_lab::{
+    contender::{self, Contender, KERNEL},
+    idle_inhibitor::IdleInhibitor,
+    machine::Machine,
+    read,
+    report::Report,
+    runner::{self, Plan, Progress},
+    sandbox,
+    scenario::{Scenario, standard},
+};
+use balancer_steering::{group::Protocol, kernel, options, policy_spec::PolicySpec, privilege};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{
-    awake::Awake,
-    cli::CompareArgs,
-    compare::{
-        contender::{self, Contender, KERNEL},
-        read,
-        report::Report,
-        runner::{self, Plan, Progress},
-        scenario::{Scenario, standard},
-    },
-    error::UsageError,
-    group::Protocol,
-    kernel,
-    machine::Machine,
-    privilege,
-    render::{self, say},
-    sandbox,
-    tuned::TunedPolicy,
-    tuning,
-};
+use crate::{bed::Supervised, cli::CompareArgs, error::UsageError, render::say};
 
 /// The scenarios of `--quick`.
 const QUICK: [&str; 4] = ["few", "blocking", "slow-worker", "stalled-worker"];
@@ -51,8 +43,9 @@ pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
         let page = args.report.as_deref().map(Output::open).transpose()?;
         let json =
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let report = read::report(&json)
-            .with_context(|| format!("{} is no comparison that I can read", path.display()))?;
+        let report = read::report(&json).with_context(|| {
+            format!("{} cannot be read as a report of `balancer compare`", path.display())
+        })?;
         finish(&report, page, None)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -60,8 +53,8 @@ pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
     kernel::require(kernel::release())?;
     privilege::require()?;
     for contender in &contenders {
-        if let Contender::Policy(TunedPolicy { policy, tuning }) = *contender {
-            tuning::check(policy, tuning, Protocol::Tcp)?;
+        if let Contender::Policy(PolicySpec { policy, options }) = *contender {
+            options::check(policy, options, Protocol::Tcp, true)?;
         }
     }
     // Before minutes are spent on what cannot be written.
@@ -75,7 +68,7 @@ pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
         bpffs: bpffs.to_owned(),
     };
     sandbox::enter(bpffs)?;
-    let awake = Awake::keep()?;
+    let awake = IdleInhibitor::keep()?;
     let report = run(&plan)?;
     drop(awake);
     finish(&report, page, json)?;
@@ -136,7 +129,7 @@ fn run(plan: &Plan) -> Result<Report> {
         let interrupted = async {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         };
-        runner::run(plan, machine, &mut bar, interrupted).await
+        runner::run::<Supervised>(plan, machine, &mut bar, interrupted).await
     });
     bar.bar.finish_and_clear();
     report
@@ -200,10 +193,10 @@ impl Output {
 }
 
 fn finish(report: &Report, page: Option<Output>, json: Option<Output>) -> Result<()> {
-    say(format_args!("{}", render::compare::text(report)))?;
+    say(format_args!("{}", balancer_lab::render::text(report)))?;
     if let Some(json) = json {
         let text = serde_json::to_string(report).context("cannot write JSON")?;
         json.write(&(text + "\n"))?;
     }
-    page.map_or(Ok(()), |page| page.write(&render::compare::html(report)))
+    page.map_or(Ok(()), |page| page.write(&balancer_lab::render::html(report)))
 }

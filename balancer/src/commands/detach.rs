@@ -1,17 +1,14 @@
 //! `balancer detach`: gives a group back to the kernel's hash.
 
 use anyhow::{Result, bail};
-
-use crate::{
+use balancer_steering::{
     address::ServedAddress,
-    cli::DetachArgs,
-    commands::{open_group, vanished},
-    drain,
-    group::Group,
+    group::GroupSpec,
     privilege,
-    render::say,
     steering::{Steering, Store},
 };
+
+use crate::{cli::DetachArgs, commands::open_group, render::say, rules};
 
 /// Detaches the program and removes the pins; the workers go on.
 pub fn detach(args: &DetachArgs, store: &Store) -> Result<()> {
@@ -21,10 +18,10 @@ pub fn detach(args: &DetachArgs, store: &Store) -> Result<()> {
         None => open_group(store, &args.group)?,
     };
     let name = steering.name().to_owned();
-    let lock = steering.lock()?.ok_or_else(|| vanished(&steering))?;
+    let lock = steering.lock_or_gone()?;
     let group = steering.group()?;
-    let drained = drain::drained(&steering.snapshot()?.members);
-    steering.take_down(store)?;
+    let drained = rules::drained(&steering.snapshot()?.members);
+    steering.detach(store)?;
     drop(lock);
     for pid in drained {
         tracing::warn!("PID {pid} was drained; the kernel's hash gives it new connections again");
@@ -32,15 +29,15 @@ pub fn detach(args: &DetachArgs, store: &Store) -> Result<()> {
     say(format_args!("{name}: given back to the kernel's hash; its workers go on{}", more(&group)))
 }
 
-fn more(group: &Group) -> String {
+fn more(group: &GroupSpec) -> String {
     let mut more = String::new();
     let pid = group.agent.pid;
     if group.adopted && group.agent.is_alive() {
-        more.push_str(&format!("; balancer PID {pid}, which watched over it, ends"));
+        more.push_str(&format!("; balancer PID {pid}, which watched it, ends"));
     }
     if group.replaced {
         more.push_str(
-            "\nthe program that `attach --replace` took off it cannot be put back; its owner can",
+            "\nthe program that `attach --replace` removed cannot be put back by balancer, but by its owner",
         );
     }
     more
@@ -56,13 +53,13 @@ fn open_at(store: &Store, address: ServedAddress) -> Result<Steering> {
                 there.push((identity, steering));
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!("{error:#}; whether it is at {address} is not known"),
+            Err(error) => tracing::warn!("{error:#}; it is not known whether it is at {address}"),
         }
     }
     if there.len() > 1 {
         let names: Vec<String> =
             there.iter().map(|(identity, s)| format!("{} ({identity})", s.name())).collect();
-        bail!("several groups are at {address}: name one with --group: {}", names.join(", "));
+        bail!("there are several groups at {address}; name one with --group: {}", names.join(", "));
     }
     match there.pop() {
         Some((_, steering)) => Ok(steering),

@@ -1,16 +1,20 @@
 //! `balancer doctor`: what this machine has and lacks, a line each.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
-use rustix::thread::CapabilitySet;
-
-use crate::{
+use balancer_steering::{
     kernel::{self, Release},
     privilege,
-    render::say,
-    steering::is_bpffs,
+    steering::{Steering, Store, check_cgroup, is_bpffs},
 };
+use rustix::thread::CapabilitySet;
+
+use crate::render::say;
 
 /// The outcome of one check.
 enum Finding {
@@ -30,10 +34,10 @@ pub fn doctor(bpffs: &Path) -> Result<ExitCode> {
     for (name, finding) in findings(bpffs) {
         match finding {
             Fine(seen) => say(format_args!("ok       {name}: {seen}"))?,
-            Optional { what, mend } => say(format_args!("limited  {name}: {what}; mend: {mend}"))?,
+            Optional { what, mend } => say(format_args!("limited  {name}: {what}; fix: {mend}"))?,
             Missing { what, mend } => {
                 code = ExitCode::FAILURE;
-                say(format_args!("missing  {name}: {what}; mend: {mend}"))?;
+                say(format_args!("missing  {name}: {what}; fix: {mend}"))?;
             }
         }
     }
@@ -46,13 +50,45 @@ fn findings(bpffs: &Path) -> Vec<(&'static str, Finding)> {
         ("BPF JIT", jit(&read("/proc/sys/net/core/bpf_jit_enable"))),
         ("BTF", btf(Path::new("/sys/kernel/btf/vmlinux").exists())),
         ("bpffs", bpffs_mounted(bpffs)),
+        ("cgroup2", cgroup(check_cgroup().map_err(Into::into))),
     ];
     for (capability, name, purpose) in privilege::NEEDED {
         findings.push((name, held(capability, purpose)));
     }
     findings
         .push(("CAP_PERFMON", perfmon(&kernel::release(), privilege::has(CapabilitySet::PERFMON))));
+    findings.extend(unattended(&Store::at(bpffs)).map(|found| ("group", found)));
     findings
+}
+
+/// Members of groups from which nobody accepts.
+fn unattended(store: &Store) -> impl Iterator<Item = Finding> {
+    let open = |name: &String| Steering::open(store, name).and_then(|group| group.snapshot());
+    let snapshots: Vec<_> =
+        store.names().unwrap_or_default().iter().filter_map(|name| open(name).ok()).collect();
+    snapshots.into_iter().flat_map(|snapshot| {
+        let told: Vec<_> = snapshot.unattended().collect();
+        told.into_iter().map(move |what| Optional {
+            what: format!("{}: {what}", snapshot.group.name),
+            mend: "let its process accept, or close that socket".to_owned(),
+        })
+    })
+}
+
+fn cgroup(found: Result<Option<PathBuf>>) -> Finding {
+    match found {
+        Ok(Some(path)) => Fine(format!("mounted at {}", path.display())),
+        Ok(None) => {
+            Fine("not mounted; balancer mounts it for itself to count connections".to_owned())
+        }
+        Err(error) => Optional {
+            what: format!(
+                "{error:#}; so connections cannot be counted, and least-connections, two-choices and \
+                 leaving out stalled workers are not available"
+            ),
+            mend: "sudo balancer …".to_owned(),
+        },
+    }
 }
 
 fn kernel_release(release: &str) -> Finding {
@@ -70,7 +106,8 @@ fn jit(setting: &str) -> Finding {
     match setting {
         "1" | "2" => Fine("on".to_owned()),
         "0" => Optional {
-            what: "off, so choices are interpreted and cost several times as much".to_owned(),
+            what: "off, so the programs are interpreted, and a choice costs several times as much"
+                .to_owned(),
             mend: "sudo sysctl net.core.bpf_jit_enable=1".to_owned(),
         },
         // Not shown to all, or compiled in as always on.
@@ -83,8 +120,8 @@ fn btf(there: bool) -> Finding {
         Fine("/sys/kernel/btf/vmlinux".to_owned())
     } else {
         Optional {
-            what: "the kernel does not describe its types, which load-aware policies need, and `attach` \
-                   to be told of new servers"
+            what: "the kernel does not describe its types, so the policy shortest-queue is not available, and \
+                   full queues and stalled workers are not left out"
                 .to_owned(),
             mend: "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distributions' are"
                 .to_owned(),
@@ -119,16 +156,17 @@ fn held(capability: CapabilitySet, purpose: &str) -> Finding {
 
 fn perfmon(release: &str, held: bool) -> Finding {
     if held {
-        Fine("held, for load-aware policies, and for `attach` to be told of new servers".to_owned())
+        Fine("held, to look into the kernel's own sockets".to_owned())
     } else if kernel::wants_perfmon(release) {
         Missing {
-            what: format!("not held, which every policy needs before Linux {}", kernel::BARRIERS),
+            what: format!("not held, and every policy needs it before Linux {}", kernel::BARRIERS),
             mend: "sudo balancer …".to_owned(),
         }
     } else {
         Optional {
             what:
-                "not held, which load-aware policies need, and `attach` to be told of new servers"
+                "not held, so the policy shortest-queue is not available, and full queues and stalled \
+                 workers are not left out"
                     .to_owned(),
             mend: "sudo balancer …".to_owned(),
         }

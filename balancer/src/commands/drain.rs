@@ -6,38 +6,39 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use balancer_ebpf::record::SlotState;
+use balancer_common::record::SlotState;
+use balancer_steering::{
+    privilege,
+    steering::{Remaining, Steering, Store, Watch},
+    time_span::TimeSpan,
+};
 
 use crate::{
     cli::{DrainArgs, ResumeArgs},
-    commands::{open_group, vanished},
-    discovery::{self, Arriving, Drained, Remaining},
-    drain,
-    patience::Patience,
-    privilege,
+    commands::{open_group, say_lines, settle},
     render::say,
-    steering::{Steering, Store},
+    rules,
 };
 
-/// How often a worker's connections are counted while they are waited for.
-const INTERVAL: Duration = Duration::from_millis(100);
+/// How often is looked while connections are waited for.
+const INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often a count that changes is shown.
+/// How often a count that changes is shown, and whether a worker was resumed is looked at.
 const SHOWN: Duration = Duration::from_secs(1);
 
 /// Takes workers out of the table, and waits for their connections if that is asked for.
 pub fn drain(args: &DrainArgs, store: &Store) -> Result<()> {
     privilege::require()?;
     let mut steering = open_group(store, &args.group)?;
-    let lock = steering.lock()?.ok_or_else(|| vanished(&steering))?;
-    let group = steering.group()?;
-    let members = steering.snapshot()?.members;
-    let slots = drain::to_drain(steering.name(), group.policy, &members, &args.pids)?;
-    set_state(&mut steering, &slots, SlotState::Draining)?;
-    drop(lock);
-    for pid in &args.pids {
-        say(format_args!("{}: PID {pid} is draining", steering.name()))?;
-    }
+    let lines = steering.change(|change| {
+        let lines = settle(change, &args.pids)?;
+        let members = change.snapshot()?.members;
+        let slots = rules::to_drain(change.name(), change.group().policy, &members, &args.pids)?;
+        slots.iter().for_each(|&slot| change.set_state(slot, SlotState::Draining));
+        anyhow::Ok(lines)
+    })?;
+    let pids = args.pids.iter().map(|pid| format!("PID {pid} is draining"));
+    say_lines(&steering, lines.into_iter().chain(pids))?;
     if args.wait { wait(args, &steering) } else { Ok(()) }
 }
 
@@ -45,50 +46,53 @@ pub fn drain(args: &DrainArgs, store: &Store) -> Result<()> {
 pub fn resume(args: &ResumeArgs, store: &Store) -> Result<()> {
     privilege::require()?;
     let mut steering = open_group(store, &args.group)?;
-    let _lock = steering.lock()?.ok_or_else(|| vanished(&steering))?;
-    let members = steering.snapshot()?.members;
-    let slots = drain::to_resume(steering.name(), &members, &args.pids)?;
-    set_state(&mut steering, &slots, SlotState::Live)?;
-    for pid in &args.pids {
-        say(format_args!("{}: PID {pid} is live", steering.name()))?;
-    }
-    Ok(())
-}
-
-fn set_state(steering: &mut Steering, slots: &[u32], state: SlotState) -> Result<()> {
-    for &slot in slots {
-        steering.set_state(slot, state)?;
-    }
-    steering.publish()
+    let lines = steering.change(|change| {
+        let lines = settle(change, &args.pids)?;
+        let members = change.snapshot()?.members;
+        let slots = rules::to_resume(change.name(), &members, &args.pids)?;
+        slots.iter().for_each(|&slot| change.set_state(slot, SlotState::Live));
+        anyhow::Ok(lines)
+    })?;
+    let pids = args.pids.iter().map(|pid| format!("PID {pid} is live"));
+    say_lines(&steering, lines.into_iter().chain(pids))
 }
 
 /// A worker that is waited for.
 struct Waiting {
     pid: u32,
-    drained: Drained,
-    arriving: Arriving,
+    slots: Vec<u32>,
+    watch: Watch,
     /// What was shown last, and when.
     shown: Option<(Remaining, Instant)>,
 }
 
 fn wait(args: &DrainArgs, steering: &Steering) -> Result<()> {
-    let (name, group) = (steering.name(), steering.group()?.identity);
+    let name = steering.name();
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout.0);
+    let members = steering.members()?;
     let mut waiting = Vec::new();
     for &pid in &args.pids {
-        let Some(drained) = drained(steering, pid)? else { continue };
-        let arriving = discovery::arriving(&group, &drained)?;
-        waiting.push(Waiting { pid, drained, arriving, shown: None });
+        let own = members.iter().filter(|member| member.worker.pid == pid);
+        let slots: Vec<u32> = own.map(|member| member.slot).collect();
+        waiting.push(Waiting { pid, watch: steering.watch(&slots)?, slots, shown: None });
     }
+    let mut checked = Instant::now();
     loop {
+        if checked.elapsed() >= SHOWN {
+            checked = Instant::now();
+            refuse_resumed(steering, &waiting)?;
+        }
         let mut left = Vec::new();
         for mut worker in waiting {
-            if worker.drained.worker.is_alive() && is_resumed(steering, &worker.drained)? {
-                bail!("PID {} was resumed meanwhile; it is not waited for any more", worker.pid);
-            }
-            let remaining = discovery::remaining(&group, &worker.drained, &worker.arriving)?;
-            if remaining.is_nothing() {
-                say(format_args!("{name}: PID {} has no connection left", worker.pid))?;
+            let remaining = worker.watch.look()?;
+            if args.idle_grace.lets_go(remaining) {
+                let left = match remaining.open {
+                    0 => "no connection left".to_owned(),
+                    open => {
+                        format!("only idle connections left: {open}, quiet for {}", args.idle_grace)
+                    }
+                };
+                say(format_args!("{name}: PID {} has {left}", worker.pid))?;
                 continue;
             }
             worker.show(name, remaining)?;
@@ -107,13 +111,13 @@ fn wait(args: &DrainArgs, steering: &Steering) -> Result<()> {
     }
 }
 
-fn in_vain(group: &str, timeout: Patience, left: &[(Waiting, Remaining)]) -> String {
+fn in_vain(group: &str, timeout: TimeSpan, left: &[(Waiting, Remaining)]) -> String {
     let each = |(worker, remaining): &(Waiting, Remaining)| {
         format!("PID {} has connections left ({remaining})", worker.pid)
     };
     let pids: String = left.iter().map(|(worker, _)| format!(" {}", worker.pid)).collect();
     format!(
-        "after {timeout} {}; they go on, and no new ones come: wait longer with `balancer drain \
+        "after {timeout} {}; they go on, and no new ones come; wait longer with `balancer drain \
          --wait --group {group}{pids}`, or undo it with `balancer resume --group {group}{pids}`",
         left.iter().map(each).collect::<Vec<_>>().join(", ")
     )
@@ -121,7 +125,9 @@ fn in_vain(group: &str, timeout: Patience, left: &[(Waiting, Remaining)]) -> Str
 
 impl Waiting {
     fn show(&mut self, group: &str, remaining: Remaining) -> Result<()> {
-        if self.shown.is_some_and(|(last, at)| last == remaining || at.elapsed() < SHOWN) {
+        // How long it has been quiet changes all the time.
+        let shown = |last: Remaining| last.to_string() == remaining.to_string();
+        if self.shown.is_some_and(|(last, at)| shown(last) || at.elapsed() < SHOWN) {
             return Ok(());
         }
         self.shown = Some((remaining, Instant::now()));
@@ -129,19 +135,14 @@ impl Waiting {
     }
 }
 
-/// `None` where it ended since it was drained, and was taken out.
-fn drained(steering: &Steering, pid: u32) -> Result<Option<Drained>> {
-    let (own, others): (Vec<_>, Vec<_>) =
-        steering.members()?.into_iter().partition(|member| member.worker.pid == pid);
-    Ok(own.first().map(|first| Drained {
-        worker: first.worker,
-        cookies: own.iter().map(|member| member.cookie).collect(),
-        others: others.iter().map(|member| member.worker.pid).collect(),
-    }))
-}
-
-fn is_resumed(steering: &Steering, drained: &Drained) -> Result<bool> {
-    let members = steering.members()?;
-    let own = members.iter().filter(|member| drained.cookies.contains(&member.cookie));
-    Ok(own.into_iter().any(|member| member.state == SlotState::Live))
+fn refuse_resumed(steering: &Steering, waiting: &[Waiting]) -> Result<()> {
+    for member in steering.members()?.iter().filter(|member| member.state == SlotState::Live) {
+        if let Some(worker) = waiting.iter().find(|worker| worker.slots.contains(&member.slot)) {
+            bail!(
+                "PID {} was resumed meanwhile, so its connections are no longer waited for",
+                worker.pid
+            );
+        }
+    }
+    Ok(())
 }

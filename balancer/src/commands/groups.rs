@@ -1,13 +1,17 @@
 //! `balancer groups`: every group of this machine, whoever started it.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use balancer_steering::{
+    discovery::{
+        self, Everywhere, Netns,
+        listing::{ListedGroup, Listing, PinnedGroup},
+    },
+    steering::{Steering, Store},
+};
 
 use crate::{
     cli::GroupsArgs,
-    discovery::{self, Everywhere, Netns},
-    listing::{ListedGroup, Listing, PinnedGroup},
-    render::{self, say},
-    steering::{Steering, Store},
+    render::{self, say, say_json},
 };
 
 /// Prints the groups as a table or as one JSON object.
@@ -28,8 +32,7 @@ pub fn groups(args: &GroupsArgs, store: &Store) -> Result<()> {
         home,
     };
     if args.json {
-        let json = serde_json::to_string(&listing).context("cannot write JSON")?;
-        return say(format_args!("{json}"));
+        return say_json(&listing);
     }
     say(format_args!("{}", render::groups::listing(&listing)))
 }
@@ -42,7 +45,7 @@ fn pinned(store: &Store) -> Result<Vec<PinnedGroup>> {
             Ok(cookies) => pinned.push(PinnedGroup { name, cookies }),
             // Given back to the kernel since it was listed.
             Err(_) if !store.directory(&name).exists() => {}
-            Err(error) => tracing::warn!("{error:#}; whether it steers anything is not shown"),
+            Err(error) => tracing::warn!("{error:#}; it is not shown whether it steers anything"),
         }
     }
     Ok(pinned)

@@ -1,34 +1,31 @@
 //! The verbs, a file each: from parsed arguments to what is done and printed.
 
 mod attach;
-mod audit;
 pub mod claim;
 mod compare;
 mod detach;
 mod doctor;
 mod drain;
 mod groups;
-mod growth;
-mod hangup;
 mod policy;
 mod reload;
 mod run;
 mod status;
-mod supervise;
 mod takeover;
 mod weight;
 
 use std::{io, process::ExitCode};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
+use balancer_steering::{
+    adoption::settling::settle,
+    steering::{Steering, Store},
+};
 use clap::CommandFactory as _;
 
 use crate::{
     cli::{Cli, GroupArgs, Verb},
-    handover, machine,
-    policy::Policy,
-    steering::{Steering, Store},
-    worker,
+    output, render, worker,
 };
 
 /// Does what the command line says.
@@ -37,6 +34,18 @@ use crate::{
 /// Says what was tried, on what, and what to do next.
 pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     let store = Store::at(&cli.bpffs);
+    match &cli.verb {
+        Verb::Run(_) => output::start(false),
+        Verb::Attach(args) => output::start(args.once),
+        Verb::Reload(_)
+        | Verb::Policy(_)
+        | Verb::Weight(_)
+        | Verb::Drain(_)
+        | Verb::Resume(_)
+        | Verb::Detach(_) => output::start(true),
+        // They take no lock; and what becomes another program, or enters namespaces, has one thread.
+        _ => {}
+    }
     match cli.verb {
         Verb::Run(args) => run::run(args, &cli.bpffs, cli.log_level)?,
         Verb::Attach(args) => attach::attach(&args, &cli.bpffs, cli.log_level)?,
@@ -53,9 +62,6 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "balancer", &mut io::stdout());
         }
-        Verb::ExecWithSocket(args) => {
-            return Ok(handover::exec(&args)?);
-        }
         Verb::Worker(args) => {
             return worker::run(&args, &store.directory(&args.group));
         }
@@ -63,22 +69,12 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what to do where the policy `cpu` has nothing to go by.
-fn warn_if_unpinned(steering: &Steering) -> Result<()> {
-    let members = steering.members()?;
-    let pinned = members.iter().any(|member| machine::only_cpu(member.worker.pid).is_some());
-    if steering.group()?.policy == Policy::Cpu && !pinned {
-        tracing::warn!(
-            "no worker of {} is pinned to one CPU, so all take turns; start them with `balancer run \
-             --pin`, or pin them (nginx: worker_cpu_affinity; others: `taskset -pc CPU PID`) and say \
-             `balancer policy cpu`",
-            steering.name()
-        );
-    }
-    Ok(())
+/// Says what became of a group.
+fn say_lines(steering: &Steering, mut lines: impl Iterator<Item = String>) -> Result<()> {
+    lines.try_for_each(|line| render::say(format_args!("{}: {line}", steering.name())))
 }
 
-const MAKES_ONE: &str = "`balancer run` or `balancer attach` makes one";
+const MAKES_ONE: &str = "`balancer run` or `balancer attach` creates one";
 
 /// Opens the group that is meant: the one named, or the only one.
 fn open_group(store: &Store, args: &GroupArgs) -> Result<Steering> {
@@ -86,22 +82,14 @@ fn open_group(store: &Store, args: &GroupArgs) -> Result<Steering> {
     let name = match (&args.group, names.as_slice()) {
         (Some(name), _) if names.contains(name) => name,
         (Some(name), []) => {
-            bail!("there is no group {name}, nor any other; {MAKES_ONE}")
+            bail!("there is no group {name}, nor any other group; {MAKES_ONE}")
         }
-        (Some(name), _) => bail!("there is no group {name}; there are: {}", names.join(", ")),
+        (Some(name), _) => bail!("there is no group {name}; the groups are {}", names.join(", ")),
         (None, [only]) => only,
         (None, []) => bail!("no group is steered; {MAKES_ONE}"),
         (None, _) => {
-            bail!("there are several groups: name one with --group ({})", names.join(", "))
+            bail!("there are several groups; name one with --group: {}", names.join(", "))
         }
     };
-    Steering::open(store, name)
-}
-
-/// What to say where a group vanished between being found and being locked.
-fn vanished(steering: &Steering) -> anyhow::Error {
-    anyhow!(
-        "the group {} was given back to the kernel just now; nothing was changed",
-        steering.name()
-    )
+    Ok(Steering::open(store, name)?)
 }

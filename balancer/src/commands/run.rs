@@ -4,28 +4,30 @@
 use std::{iter::repeat, net::SocketAddr, path::Path, thread::available_parallelism};
 
 use anyhow::{Context as _, Result, anyhow};
-use balancer_ebpf::MAX_MEMBERS;
-
-use crate::{
-    address,
-    cli::{LogLevel, Ready, RunArgs},
-    commands::{
-        claim,
-        supervise::{Wanted, supervise},
-        takeover,
-    },
-    console::Console,
-    error::UsageError,
-    group::{Group, GroupIdentity, Protocol, own_netns},
-    kernel, machine,
+use balancer_common::MAX_MEMBERS;
+use balancer_steering::affinity;
+use balancer_steering::{
+    group::{self, GroupIdentity, GroupSpec, Protocol, own_netns},
+    kernel,
+    metric::Metric,
+    options,
     policy::Policy,
     privilege,
-    process::Identity,
-    render, socket,
-    steering::{LOG_DEBUG, Logs, Steering, Store, forward_logs},
-    supervisor::{Inheritance, Job, Seats, Supervisor, WorkerPlan},
-    tuning::{self, Load},
+    process::{self, Identity},
+    socket,
+    steering::{LOG_DEBUG, Logs, Steering, Store},
     weight::Weight,
+};
+
+use crate::{
+    agent::{Signals, Spawned, keep_up},
+    cli::{LogLevel, Ready, RunArgs},
+    commands::{claim, takeover},
+    console::Console,
+    descriptors,
+    error::{UsageError, with_remedy},
+    log_lines, render,
+    supervisor::{Inheritance, Job, Seats, Supervisor, WorkerPlan},
 };
 
 /// What `run` was asked for, checked.
@@ -74,7 +76,7 @@ impl Plan {
             ))
             .into());
         }
-        let cpus = if args.pin { machine::cpus()? } else { Vec::new() };
+        let cpus = if args.pin { affinity::cpus()? } else { Vec::new() };
         Ok(Self { address, weights, cpus, name: args.name.clone(), job: job(args)? })
     }
 }
@@ -99,7 +101,7 @@ fn job(args: &RunArgs) -> Result<Job> {
 struct Begun {
     supervisor: Supervisor,
     name: String,
-    group: Group,
+    group: GroupSpec,
     logs: Logs,
 }
 
@@ -108,11 +110,12 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
     let plan = Plan::from_args(&args)?;
     kernel::require(kernel::release())?;
     privilege::require()?;
+    process::keep_from_children().context("cannot close what was left open to this process")?;
     if args.user.is_some() {
         privilege::require_for_users()?;
     }
-    let tuning = args.tuning.tuning();
-    if tuning.load == Load::Reported && (args.command.is_empty() || args.self_bind) {
+    let options = args.options.options();
+    if options.load == Metric::Reported && (args.command.is_empty() || args.self_bind) {
         return Err(UsageError::new(
             "only a command that is handed its socket finds where to report its load; give one after \
              `--`, without --self-bind, or leave --load out",
@@ -120,25 +123,30 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
         .into());
     }
     let policy = args.policy.unwrap_or(Policy::RoundRobin);
-    tuning::check(policy, tuning, Protocol::Tcp)?;
-    let store = Store::prepare(bpffs)?;
+    options::check(policy, options, Protocol::Tcp, !args.options.no_count)?;
+    if let Some(shortcoming) = options::shortcoming(policy) {
+        tracing::warn!("{shortcoming}");
+    }
+    let store = Store::prepare(bpffs).map_err(with_remedy)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
     let _inside = runtime.enter();
     // Before there is a group whose agent could be sent one.
-    let wanted = Wanted::listen()?;
+    let mut signals = Signals::listen()?;
     let log_level = if log_level == LogLevel::Debug { LOG_DEBUG } else { 0 };
     let begin = if args.takeover { take_over } else { begin };
     let Begun { supervisor, name, group, logs } = begin(&args, plan, &store, bpffs, log_level)?;
     let outcome = runtime.block_on(async {
         if group.log_level >= LOG_DEBUG {
-            tokio::spawn(forward_logs(logs));
+            tokio::spawn(log_lines::forward(logs));
         }
         // And one that is being replaced.
         let mut console = Console::start(args.quiet, supervisor.workers() + 1);
-        supervise(supervisor, wanted, &mut console, &group, args.takeover).await
+        let mut workers = Spawned::new(supervisor, group, &signals, args.takeover);
+        workers.announce(&console);
+        keep_up(&mut workers, &mut signals, &mut console).await
     });
     // Whatever happened: nothing stays pinned without us.
     Steering::remove_pins_of(&store, &name, group.agent)?;
@@ -153,6 +161,7 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
 fn begin(args: &RunArgs, plan: Plan, store: &Store, bpffs: &Path, log_level: u8) -> Result<Begun> {
     claim::refuse_steered(store, &identity(plan.address)?)?;
     refuse_served(plan.address)?;
+    descriptors::raise(plan.weights.len(), plan.job.descriptors())?;
     let (first, address) = if plan.job.binds() {
         (None, plan.address)
     } else {
@@ -160,14 +169,20 @@ fn begin(args: &RunArgs, plan: Plan, store: &Store, bpffs: &Path, log_level: u8)
         let address = first.local_addr()?.as_socket().context("a TCP socket has no address")?;
         (Some(first), address)
     };
-    let default = || address::default_name(Protocol::Tcp, address);
-    let name = plan.name.clone().unwrap_or_else(default);
-    claim::refuse_taken_name(store, &name)?;
+    let name = claim::name(store, plan.name.as_deref(), &identity(address)?)?;
     let agent = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
-    let (policy, tuning) = (args.policy.unwrap_or(Policy::RoundRobin), args.tuning.tuning());
-    let (adopted, replaced) = (false, false);
-    let group =
-        Group { identity: identity(address)?, policy, tuning, agent, log_level, adopted, replaced };
+    let (policy, options) = (args.policy.unwrap_or(Policy::RoundRobin), args.options.options());
+    let group = GroupSpec {
+        identity: identity(address)?,
+        policy,
+        options,
+        agent,
+        log_level,
+        adopted: false,
+        replaced: false,
+        counted: !args.options.no_count,
+        index: 0,
+    };
     let (steering, logs) = Steering::create(store, &name, &group, |_| Ok(()))?;
     let seats = Seats::Steered { steering: Box::new(steering), address, first };
     let plans = workers(args, &plan, plan.weights.clone());
@@ -190,14 +205,16 @@ fn take_over(
     log_level: u8,
 ) -> Result<Begun> {
     let (identity, address) = (identity(plan.address)?, plan.address);
-    let default = address::default_name(Protocol::Tcp, address);
+    let default = group::default_name(Protocol::Tcp, address);
     let (mut steering, group) =
         takeover::take_over(store, &identity, plan.name.as_deref(), &default, false)?;
     takeover::note_log_level(&group, log_level);
-    takeover::switch(&mut steering, args.policy, args.tuning.tuning())?;
+    takeover::switch(&mut steering, args.policy, args.options.options())?;
     let inheritance = Inheritance::of(&steering)?;
     let asked = args.workers.or((!args.weights.is_empty()).then_some(args.weights.len()));
-    let plans = workers(args, &plan, inheritance.weights(asked, &args.weights)?);
+    let weights = inheritance.weights(asked, &args.weights)?;
+    descriptors::raise(weights.len(), plan.job.descriptors())?;
+    let plans = workers(args, &plan, weights);
     let (name, logs) = (steering.name().to_owned(), steering.logs()?);
     let seats = Seats::Steered { steering: Box::new(steering), address, first: None };
     let supervisor = Supervisor::take_over(seats, bpffs.to_owned(), plans, inheritance)?;
@@ -218,6 +235,7 @@ fn workers(args: &RunArgs, plan: &Plan, weights: Vec<Weight>) -> Vec<WorkerPlan>
         user: args.user.clone(),
         ready_within,
         drain_within,
+        idle_grace: args.idle_grace,
     };
     weights.into_iter().zip(cpus).map(worker).collect()
 }
@@ -264,7 +282,7 @@ mod tests {
 
     #[test]
     fn workers_are_pinned_only_where_that_is_asked_for() {
-        assert_eq!(plan(&["--pin"]).unwrap().cpus, machine::cpus().unwrap());
+        assert_eq!(plan(&["--pin"]).unwrap().cpus, affinity::cpus().unwrap());
         assert!(plan(&[]).unwrap().cpus.is_empty());
     }
 

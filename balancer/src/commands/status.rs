@@ -1,18 +1,29 @@
 //! `balancer status`: what is known of a group.
 
-use std::io::{self, Write as _};
+use anyhow::Result;
+use balancer_steering::{
+    adoption::settling::{self, Heir},
+    steering::Store,
+};
 
-use anyhow::{Context as _, Result};
-
-use crate::{cli::StatusArgs, commands::open_group, render, steering::Store};
+use crate::{
+    cli::StatusArgs,
+    commands::open_group,
+    render::{self, say, say_json},
+};
 
 /// Prints a group as a table or as one JSON object.
 pub fn status(args: &StatusArgs, store: &Store) -> Result<()> {
-    let snapshot = open_group(store, &args.group)?.snapshot()?;
-    let text = if args.json {
-        serde_json::to_string(&snapshot).context("cannot write JSON")?
-    } else {
-        render::table::status(&snapshot)
-    };
-    writeln!(io::stdout(), "{text}").context("cannot write to standard output")
+    let steering = open_group(store, &args.group)?;
+    let mut snapshot = steering.snapshot()?;
+    // No agent may be there to record them.
+    for Heir { member, worker, .. } in settling::present(&steering)? {
+        for shown in snapshot.members.iter_mut().filter(|shown| shown.slot == member.slot) {
+            shown.pid = worker.pid;
+        }
+    }
+    if args.json {
+        return say_json(&snapshot);
+    }
+    say(format_args!("{}", render::table::status(&snapshot)))
 }

@@ -2,37 +2,36 @@
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::vanished;
-use crate::{
-    drain,
-    error::UsageError,
-    group::{Group, GroupIdentity},
+use balancer_steering::{
+    group::{GroupIdentity, GroupSpec},
+    options::PolicyOptions,
     policy::Policy,
     process::Identity,
     steering::{LOG_DEBUG, Steering, Store},
-    tracking,
-    tuning::Tuning,
 };
+
+use crate::{error::UsageError, rules};
 
 /// Takes over the group at an address; the group as it was. `default` is what it is called unless
 /// `name` says otherwise, `adopted` whether it is of servers that balancer did not start.
 ///
 /// # Errors
-/// Where there is none, it is of the other kind, or it has an agent.
+/// Returns an error if there is none, it is of the other kind, or it has an agent.
 pub fn take_over(
     store: &Store,
     identity: &GroupIdentity,
     name: Option<&str>,
     default: &str,
     adopted: bool,
-) -> Result<(Steering, Group)> {
+) -> Result<(Steering, GroupSpec)> {
     let mut steering = find(store, identity, name, default)?;
-    let _lock = steering.lock()?.ok_or_else(|| vanished(&steering))?;
+    let _lock = steering.lock_or_gone()?;
     let group = steering.group()?;
     refuse(steering.name(), &group, adopted)?;
     let own = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
     steering.set_agent(own)?;
-    Ok((steering, Group { agent: own, ..group }))
+    steering.renew()?;
+    Ok((steering, GroupSpec { agent: own, ..group }))
 }
 
 fn find(
@@ -49,7 +48,8 @@ fn find(
                 return Ok(steering);
             }
             Err(error) if taken == wanted => {
-                return Err(error.context(format!("the group {taken} cannot be taken over")));
+                return Err(error)
+                    .with_context(|| format!("the group {taken} cannot be taken over"));
             }
             _ => {}
         }
@@ -61,11 +61,11 @@ fn find(
     ))
 }
 
-fn refuse(name: &str, group: &Group, adopted: bool) -> Result<()> {
+fn refuse(name: &str, group: &GroupSpec, adopted: bool) -> Result<()> {
     let (address, pid) = (group.identity.address, group.agent.pid);
     match (group.adopted, adopted) {
         (true, false) => bail!(
-            "the group {name} on {address} is of servers that balancer has not started; take it \
+            "the servers of the group {name} on {address} were not started by balancer; take it \
              over with `balancer attach {address} --takeover`"
         ),
         (false, true) => bail!(
@@ -87,10 +87,14 @@ fn refuse(name: &str, group: &Group, adopted: bool) -> Result<()> {
 /// Switches the policy and its options, where one is given.
 ///
 /// # Errors
-/// Where it cannot be.
-pub fn switch(steering: &mut Steering, policy: Option<Policy>, tuning: Tuning) -> Result<()> {
+/// Returns an error if it cannot be.
+pub fn switch(
+    steering: &mut Steering,
+    policy: Option<Policy>,
+    options: PolicyOptions,
+) -> Result<()> {
     let Some(policy) = policy else {
-        if tuning != Tuning::default() {
+        if options != PolicyOptions::default() {
             return Err(UsageError::new(
                 "the options of a policy go with --policy where a group is taken over; give that \
                  too, or switch them later with `balancer policy`",
@@ -99,19 +103,20 @@ pub fn switch(steering: &mut Steering, policy: Option<Policy>, tuning: Tuning) -
         }
         return Ok(());
     };
-    let _lock = steering.lock()?.ok_or_else(|| vanished(steering))?;
-    let group = steering.group()?;
-    if (group.policy, group.tuning) == (policy, tuning) {
-        return Ok(());
-    }
-    drain::check_policy(steering.name(), policy, &steering.snapshot()?.members, false)?;
-    steering.set_policy(policy, tuning)?;
-    tracking::catch_up(steering).map(|_| ())
+    steering.change(|change| {
+        if (change.group().policy, change.group().options) != (policy, options) {
+            rules::check_policy(change.name(), policy, &change.snapshot()?.members, false)?;
+            change.set_policy(policy, options);
+        }
+        Ok(())
+    })
 }
 
 /// The level at which programs log is theirs since they were loaded.
-pub fn note_log_level(group: &Group, asked: u8) {
+pub fn note_log_level(group: &GroupSpec, asked: u8) {
     if group.log_level < asked && asked >= LOG_DEBUG {
-        tracing::warn!("choices are not shown: the group was not begun with --log-level debug");
+        tracing::warn!(
+            "choices are not shown, because the group was not started with --log-level debug"
+        );
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use comfy_table::{CellAlignment, Table, presets};
-
-use crate::{
-    discovery::{FoundGroup, FoundSocket, Problem},
-    listing::{ListedGroup, Listing},
+use balancer_steering::{
+    discovery::{
+        FoundGroup, FoundSocket, Problem,
+        listing::{ListedGroup, Listing},
+    },
+    escape::printable,
 };
+use comfy_table::{CellAlignment, Table, presets};
 
 const NETNS: &str = "NETNS";
 const SOCKETS: &str = "SOCKETS";
@@ -31,7 +33,7 @@ pub fn listing(listing: &Listing) -> String {
     }
     if listing.skipped_namespaces > 0 {
         let skipped = listing.skipped_namespaces;
-        text.push_str(&format!("\n{skipped} network namespaces could not be looked into\n"));
+        text.push_str(&format!("\n{skipped} network namespaces could not be read\n"));
     }
     text.truncate(text.trim_end().len());
     text
@@ -77,7 +79,11 @@ fn row(listed: &ListedGroup) -> Vec<String> {
 
 fn address(group: &FoundGroup) -> String {
     let address = group.identity.address;
-    let device = group.device.as_ref().map(|device| format!(" on {device}")).unwrap_or_default();
+    let device = group
+        .device
+        .as_ref()
+        .map(|device| format!(" on {}", printable(device)))
+        .unwrap_or_default();
     // Any other IPv6 address leaves IPv4 alone without saying so.
     let v6only = if group.v6only && address.ip().is_unspecified() { " (IPv6 only)" } else { "" };
     format!("{address}{device}{v6only}")
@@ -101,11 +107,12 @@ fn processes(sockets: &[FoundSocket]) -> String {
     let mut text = String::new();
     let mut last = None;
     for (index, &(command, pid, guessed)) in workers.iter().enumerate() {
+        let shown = printable(command);
         let mark = if guessed { "?" } else { "" };
         let part = match last {
-            None => format!("{command} {pid}{mark}"),
+            None => format!("{shown} {pid}{mark}"),
             Some(last) if last == command => format!(" {pid}{mark}"),
-            Some(_) => format!(", {command} {pid}{mark}"),
+            Some(_) => format!(", {shown} {pid}{mark}"),
         };
         if index > 0 && text.len() + part.len() > PROCESSES_WIDTH {
             return format!("{text} +{}", workers.len() - index);
@@ -125,7 +132,9 @@ fn notes(groups: &[ListedGroup]) -> String {
         .map(|problem| format!("{}: {}\n", problem.name(), problem.explanation()))
         .collect();
     if sockets().any(|socket| socket.guessed) {
-        notes.push("?: several processes hold the socket, and any of them may accept\n".to_owned());
+        notes.push(
+            "?: several processes have the socket open, and any of them may accept\n".to_owned(),
+        );
     }
     notes.concat()
 }
@@ -133,7 +142,7 @@ fn notes(groups: &[ListedGroup]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{group::Protocol, listing::tests::group};
+    use balancer_steering::{group::Protocol, testing::found_group as group};
 
     fn example() -> Listing {
         let workers: Vec<(u32, &str)> = (811..821).map(|pid| (pid, "nginx")).collect();
@@ -170,8 +179,8 @@ mod tests {
  10.0.0.1:443           tcp             1  -                         no       unseen
 
 MPTCP: cannot be steered; use plain TCP (Go: start the server with GODEBUG=multipathtcp=0)
-unseen: no process is seen to hold it; run this as root, in the host's PID namespace
-?: several processes hold the socket, and any of them may accept";
+unseen: no process is seen to have it open; run this as root, in the host's PID namespace
+?: several processes have the socket open, and any of them may accept";
         assert_eq!(format!("\n{}", listing(&example())), expected);
     }
 
@@ -186,10 +195,19 @@ unseen: no process is seen to hold it; run this as root, in the host's PID names
     }
 
     #[test]
+    fn names_that_others_chose_are_escaped() {
+        let mut one = group(Protocol::Tcp, "0.0.0.0:80", &[(811, "ng\u{1b}[2J")]);
+        one.device = Some("e\u{9b}2J".to_owned());
+        let groups = vec![ListedGroup { group: one, steered: None }];
+        let text = listing(&Listing { groups, skipped_namespaces: 0, home: 1 });
+        assert!(text.contains(r"on e\u{9b}2J ") && text.contains(r"ng\u{1b}[2J 811"), "{text}");
+    }
+
+    #[test]
     fn where_there_is_none_a_sentence_says_so() {
         let empty = Listing { groups: vec![], skipped_namespaces: 3, home: 1 };
         let text = listing(&empty);
         assert!(text.starts_with("no socket listens with SO_REUSEPORT; "), "{text}");
-        assert!(text.ends_with("3 network namespaces could not be looked into"), "{text}");
+        assert!(text.ends_with("3 network namespaces could not be read"), "{text}");
     }
 }

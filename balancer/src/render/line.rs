@@ -2,7 +2,9 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use crate::{snapshot::Snapshot, stats::Rates};
+use balancer_steering::snapshot::Snapshot;
+
+use crate::rates::Rates;
 
 /// Everything that a person or a script wants of one second, on one line.
 pub fn progress(snapshot: &Snapshot, rates: &Rates, elapsed: Duration) -> String {
@@ -25,7 +27,7 @@ pub fn progress(snapshot: &Snapshot, rates: &Rates, elapsed: Duration) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::tests::example;
+    use balancer_steering::testing::snapshot as example;
 
     #[test]
     fn a_progress_line_has_totals_first_then_each_worker() {

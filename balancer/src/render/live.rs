@@ -3,6 +3,10 @@
 
 use std::io::{self, Stdout};
 
+use balancer_steering::{
+    escape::printable_lines,
+    snapshot::{MemberState, Snapshot, percent},
+};
 use ratatui::{
     Frame, Terminal, TerminalOptions, Viewport,
     backend::CrosstermBackend,
@@ -12,10 +16,8 @@ use ratatui::{
     widgets::{Paragraph, Row, Table, Widget as _},
 };
 
-use crate::{
-    snapshot::{MemberState, Snapshot, percent},
-    stats::Rates,
-};
+use super::policy::policy_of;
+use crate::rates::Rates;
 
 /// Lines beside the members: about the group, and the table's header.
 const FRAME_LINES: u16 = 2;
@@ -30,7 +32,7 @@ impl LiveView {
     /// Reserves a line a member, as far as the terminal is high enough.
     ///
     /// # Errors
-    /// Where the terminal does not answer.
+    /// Returns an error if the terminal does not answer.
     pub fn start(members: usize) -> io::Result<Self> {
         let (_, height) = ratatui::crossterm::terminal::size()?;
         let wanted = u16::try_from(members).unwrap_or(u16::MAX).saturating_add(FRAME_LINES);
@@ -42,9 +44,10 @@ impl LiveView {
     /// Prints a line above the view.
     ///
     /// # Errors
-    /// Where the terminal cannot be written to.
+    /// Returns an error if the terminal cannot be written to.
     pub fn line(&mut self, line: &str) -> io::Result<()> {
-        let paragraph = Paragraph::new(line);
+        let line = printable_lines(line);
+        let paragraph = Paragraph::new(&*line);
         let width = usize::from(self.terminal.size()?.width).max(1);
         let height = u16::try_from(line.chars().count().div_ceil(width)).unwrap_or(1).max(1);
         let paragraph = paragraph.wrap(ratatui::widgets::Wrap { trim: false });
@@ -54,7 +57,7 @@ impl LiveView {
     /// Redraws the view.
     ///
     /// # Errors
-    /// Where the terminal cannot be written to.
+    /// Returns an error if the terminal cannot be written to.
     pub fn update(&mut self, snapshot: &Snapshot, rates: &Rates) -> io::Result<()> {
         self.terminal.draw(|frame| draw(frame, snapshot, rates)).map(|_| ())
     }
@@ -62,7 +65,7 @@ impl LiveView {
     /// Takes the view away.
     ///
     /// # Errors
-    /// Where the terminal cannot be written to.
+    /// Returns an error if the terminal cannot be written to.
     pub fn finish(&mut self) -> io::Result<()> {
         self.terminal.clear()?;
         let start = self.terminal.get_frame().area().as_position();
@@ -80,7 +83,7 @@ fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, rates: &Rates) {
         snapshot.group.name,
         snapshot.group.protocol,
         snapshot.group.address,
-        snapshot.policy_line(),
+        policy_of(snapshot),
         snapshot.unit(),
         rates.total,
         snapshot.fallback,
@@ -139,7 +142,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::snapshot::tests::example;
+    use balancer_steering::testing::snapshot as example;
 
     fn drawn(width: u16, height: u16) -> String {
         let rates = Rates { total: 120.0, members: vec![60.0, 36.0, 24.0] };

@@ -1,8 +1,9 @@
 //! `status` and the summary of `run`: a table of the members.
 
+use balancer_steering::snapshot::{MemberInfo, MemberState, Snapshot, Tally, percent};
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::snapshot::{MemberInfo, MemberState, Snapshot, Tally, percent};
+use super::policy::policy_of;
 
 const STATE: usize = 3;
 
@@ -43,7 +44,9 @@ fn row(snapshot: &Snapshot, member: &MemberInfo, whole: u64) -> Vec<String> {
     row[0] = member.slot.to_string();
     row[1] = member.pid.to_string();
     row[2] = member.weight.to_string();
-    if let Some(busy) = member.open.or(member.load) {
+    if busy_column(snapshot).is_some()
+        && let Some(busy) = member.open.or(member.load)
+    {
         row[STATE + 1] = busy.to_string();
     }
     row
@@ -73,33 +76,41 @@ fn page(snapshot: &Snapshot, rows: Vec<Vec<String>>) -> String {
         group.name,
         group.protocol,
         group.address,
-        snapshot.policy_line(),
+        policy_of(snapshot),
         table.lines().map(|line| line.trim_end().to_owned() + "\n").collect::<String>(),
         misses(snapshot)
     )
 }
 
 fn misses(snapshot: &Snapshot) -> String {
-    let total = snapshot.connections(snapshot.total());
-    let unit = snapshot.unit();
-    match snapshot.policy.program() {
-        None if snapshot.adopted => {
-            "no program: the kernel's hash chooses, and nobody counts".to_owned()
-        }
-        None => {
-            format!("{total} connections; no program: the kernel's hash chose, workers counted")
-        }
-        Some(_) => format!(
-            "{total} {unit}; {} left to the kernel's hash; {} errors",
-            snapshot.fallback, snapshot.errors
-        ),
+    let (total, unit) = (snapshot.connections(snapshot.total()), snapshot.unit());
+    if snapshot.policy.program().is_none() {
+        return if snapshot.counted {
+            format!("{total} {unit}; no program: the kernel's hash chose")
+        } else {
+            "no program: the kernel's hash chooses, and connections are not counted".to_owned()
+        };
     }
+    let mut line = format!(
+        "{total} {unit}; {} left to the kernel's hash; {} errors",
+        snapshot.fallback, snapshot.errors
+    );
+    let Snapshot { unasked, displaced, .. } = snapshot;
+    if *unasked > 0 || *displaced > 0 {
+        line.push_str(&format!(
+            "\n{unasked} {unit} came without the program having been asked: another process has replaced \
+             or detached it; it was put back {}",
+            if *displaced == 1 { "once".to_owned() } else { format!("{displaced} times") }
+        ));
+    }
+    snapshot.unattended().for_each(|told| line.push_str(&format!("\n{told}")));
+    line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{policy::Policy, snapshot::tests::example};
+    use balancer_steering::{policy::Policy, testing::snapshot as example};
 
     #[test]
     fn a_status_has_a_row_a_member_and_one_for_those_that_left() {
@@ -143,24 +154,40 @@ tcp-8080  tcp/127.0.0.1:8080  least-connections
     }
 
     #[test]
+    fn a_summary_of_members_that_have_all_left_has_no_column_of_what_is_open() {
+        let mut snapshot = example();
+        snapshot.left.append(&mut snapshot.members);
+        snapshot.left.iter_mut().for_each(|member| member.open = Some(0));
+        let text = summary(&snapshot);
+        assert!(!text.contains("OPEN") && text.contains("live              500  50.0 %"), "{text}");
+    }
+
+    #[test]
     fn of_a_udp_group_datagrams_are_counted() {
         let mut snapshot = example();
-        snapshot.group.protocol = crate::group::Protocol::Udp;
+        snapshot.group.protocol = balancer_steering::group::Protocol::Udp;
         let text = status(&snapshot);
         assert!(text.contains(" DATAGRAMS ") && text.contains("1000 datagrams;"), "{text}");
     }
 
     #[test]
     fn workers_of_others_count_nothing_without_a_program() {
-        let snapshot = Snapshot { policy: Policy::Kernel, adopted: true, ..example() };
-        assert!(status(&snapshot).ends_with("nobody counts"));
+        let snapshot = Snapshot { policy: Policy::Kernel, counted: false, ..example() };
+        assert!(status(&snapshot).ends_with("connections are not counted"));
     }
 
     #[test]
-    fn without_a_program_the_workers_own_counts_are_shown() {
-        let mut snapshot = example();
-        snapshot.policy = Policy::Kernel;
+    fn without_a_program_what_is_counted_is_shown_all_the_same() {
+        let snapshot = Snapshot { policy: Policy::Kernel, ..example() };
+        assert!(
+            status(&snapshot).ends_with("1000 connections; no program: the kernel's hash chose")
+        );
+    }
+
+    #[test]
+    fn a_program_that_was_not_asked_is_told_of() {
+        let snapshot = Snapshot { unasked: 7, displaced: 1, ..example() };
         let text = status(&snapshot);
-        assert!(text.contains("304") && text.contains("workers counted"), "{text}");
+        assert!(text.contains("7 connections came without") && text.ends_with("put back once"));
     }
 }

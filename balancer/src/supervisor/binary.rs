@@ -5,10 +5,10 @@ use std::{
     env, io,
     os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use rustix::fs::{Mode, OFlags};
-use tokio::process::Command;
 
 /// A program that is open, so that a worker which dies comes back as what it was, whatever lies at
 /// its place meanwhile.
@@ -23,7 +23,7 @@ impl Binary {
     /// What this process runs.
     ///
     /// # Errors
-    /// Where /proc cannot be read.
+    /// Returns an error if /proc cannot be read.
     pub fn own() -> io::Result<Self> {
         Ok(Self { place: env::current_exe()?, taken: None })
     }
@@ -31,7 +31,7 @@ impl Binary {
     /// What lies at its place now.
     ///
     /// # Errors
-    /// Where nothing does.
+    /// Returns an error if nothing does.
     pub fn anew(&self) -> io::Result<Self> {
         let taken = rustix::fs::open(&self.place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { place: self.place.clone(), taken: Some(taken) })

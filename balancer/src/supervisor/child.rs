@@ -1,9 +1,8 @@
 //! One worker process: started or taken over, watched until it ends.
 
 use std::{
-    io::ErrorKind,
-    os::fd::OwnedFd,
-    process::{ExitStatus, Stdio},
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,12 +12,12 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::{
+    io::Errno,
     process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open},
     thread::sched_setaffinity,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, Interest, unix::AsyncFd},
-    process::{Child, Command},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc::UnboundedSender},
     task::spawn_blocking,
     time::{sleep, timeout},
@@ -27,12 +26,18 @@ use tokio::{
 use super::{
     events::{Event, Teller, Told},
     notify::NotifySocket,
-    output,
+    pipe,
     readiness::{Readiness, Said},
 };
-use crate::{
-    handover, machine,
+use balancer_steering::{
+    affinity,
     process::{self, Identity, handle, to_pid},
+};
+
+use crate::{
+    descriptors,
+    handover::{self, Handover},
+    output::{self, Stream},
 };
 
 /// How to start a worker.
@@ -45,8 +50,8 @@ pub struct Launch {
     pub readiness: Readiness,
     /// Where it may say so.
     pub notify: Option<NotifySocket>,
-    /// What it inherits, to be closed here once it runs.
-    pub kept: Vec<OwnedFd>,
+    /// What it is handed.
+    pub handover: Option<Handover>,
 }
 
 /// How long a worker that ended may have its output read.
@@ -81,57 +86,64 @@ struct State {
 }
 
 impl WorkerProcess {
-    /// Starts a worker, on one CPU only if that is given. A socket that is its standard input is closed here: from now on the worker
-    /// is the one that has it.
+    /// Starts a worker, on one CPU only if that is given. A socket that is its standard input is closed here:
+    /// from now on only the worker has it.
     ///
     /// # Errors
-    /// Where the process cannot be started.
+    /// Returns an error if the process cannot be started.
     pub fn start(
         index: usize,
         launch: Launch,
         cpu: Option<usize>,
         events: &UnboundedSender<Told>,
     ) -> Result<Self> {
-        let Launch { mut process, stdin, readiness, notify, kept } = launch;
+        let Launch { mut process, stdin, readiness, notify, handover } = launch;
         if let Some(cpu) = cpu {
-            let only = machine::set_of(cpu);
+            let only = affinity::set_of(cpu);
             // SAFETY: a system call between fork and exec, and nothing allocated.
             unsafe { process.pre_exec(move || Ok(sched_setaffinity(None, &only)?)) };
         }
-        let opened = output::open().and_then(|out| Ok((out, output::open()?)));
+        descriptors::restore(&mut process);
+        let opened = pipe::open().and_then(|out| Ok((out, pipe::open()?)));
         let ((out, stdout), (err, stderr)) = opened.context("cannot open a pipe for a worker")?;
-        let child = process
-            .stdin(stdin)
-            .stdout(out)
-            .stderr(err)
-            // Ctrl-C in a terminal is for the agent, which then stops its workers in order.
-            .process_group(0)
-            .spawn()
-            .map_err(|error| match cpu {
-                Some(cpu) if error.kind() == ErrorKind::InvalidInput => anyhow!(
+        process.stdin(stdin).stdout(out).stderr(err);
+        if let Some(handover) = handover {
+            handover.prepare(&mut process).context("cannot prepare what a command is handed")?;
+        }
+        // Ctrl-C in a terminal is for the agent, which then stops its workers in order.
+        let mut child = process.process_group(0).spawn().map_err(|error| {
+            match (cpu, error.raw_os_error().map(Errno::from_raw_os_error)) {
+                (Some(cpu), Some(Errno::INVAL)) => anyhow!(
                     "cannot pin worker {index} to CPU {cpu}, which this process may not use any more; \
                      start anew, or without --pin"
                 ),
-                _ => anyhow!(handover::cannot_run(process.as_std().get_program(), &error)),
-            })?;
-        drop(kept);
-        let pid = child.id().context("a worker process ended at once")?;
-        // Not reaped yet, so the PID is the child's.
-        let raw = to_pid(pid).context("a PID is no PID")?;
-        let pidfd =
-            pidfd_open(raw, PidfdFlags::empty()).context("cannot watch a worker process")?;
-        let identity = Identity::of_child(pid).context("a worker process is not in /proc")?;
-        let (process, ended) = Self::watch(identity, raw, pidfd, Some(child))?;
+                (_, Some(Errno::MFILE | Errno::NFILE)) => anyhow!("cannot start a process: {error}"),
+                _ => anyhow!(handover::cannot_run(process.get_program(), &error)),
+            }
+        })?;
+        // Closes what only the worker is to have.
+        drop(process);
+        let (identity, pid, pidfd) = match open_child(&child) {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Nobody would know of it any more.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(error);
+            }
+        };
+        let state = Arc::new(State::default());
+        let ended = Ended { child: Some(child), pidfd, pid, state: Arc::clone(&state) };
         let teller = Teller { index, process: identity, sender: events.clone() };
         tokio::spawn(follow(ended, teller, Some(stdout), Some(stderr), Some(readiness), notify));
-        Ok(process)
+        Ok(Self { identity, pid, state })
     }
 
     /// Watches a worker that an agent has started which is gone. It is no child of this process; what
     /// it prints is read again, if nobody else does.
     ///
     /// # Errors
-    /// Where it is gone too.
+    /// Returns an error if it is gone too.
     pub fn take_over(
         index: usize,
         worker: Identity,
@@ -142,25 +154,13 @@ impl WorkerProcess {
         let leader = Identity::of(raw.as_raw_nonzero().get().unsigned_abs());
         let identity = leader.unwrap_or(worker);
         let pidfd = handle(identity).context("cannot watch a worker process")?;
-        let (stdout, stderr) = (output::reopen(identity, 1), output::reopen(identity, 2));
-        let (process, ended) = Self::watch(identity, raw, pidfd, None)?;
+        let (stdout, stderr) = (pipe::reopen(identity, 1), pipe::reopen(identity, 2));
+        let state = Arc::new(State::default());
+        let ended =
+            Ended { child: None, pidfd: wait_on(pidfd)?, pid: raw, state: Arc::clone(&state) };
         let teller = Teller { index, process: identity, sender: events.clone() };
         tokio::spawn(follow(ended, teller, stdout, stderr, None, None));
-        Ok(process)
-    }
-
-    fn watch(
-        identity: Identity,
-        pid: Pid,
-        pidfd: OwnedFd,
-        child: Option<Child>,
-    ) -> Result<(Self, Ended)> {
-        // SAFETY: an `OwnedFd` always gives the descriptor that it keeps open.
-        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }
-            .context("cannot watch a worker process")?;
-        let state = Arc::new(State::default());
-        let ended = Ended { child, pidfd, pid, state: Arc::clone(&state) };
-        Ok((Self { identity, pid, state }, ended))
+        Ok(Self { identity, pid: raw, state })
     }
 
     /// Sends it and what it has started a signal, as a terminal would: a command may be a shell that
@@ -173,6 +173,20 @@ impl WorkerProcess {
             let _ = kill_process_group(self.pid, signal);
         }
     }
+}
+
+/// Who a child is that is not reaped yet, so that its PID is its own; and a handle on it.
+fn open_child(child: &Child) -> Result<(Identity, Pid, AsyncFd<OwnedFd>)> {
+    let pid = to_pid(child.id()).context("a PID is no PID")?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot watch a worker process")?;
+    let identity = Identity::of_child(child.id()).context("a worker process is not in /proc")?;
+    Ok((identity, pid, wait_on(pidfd)?))
+}
+
+fn wait_on(pidfd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always gives the descriptor that it keeps open.
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }
+        .context("cannot watch a worker process")
 }
 
 /// A process, and what its end takes with it.
@@ -197,7 +211,8 @@ impl Ended {
             self.state.reaped.store(true, Ordering::Relaxed);
         }
         let status = match &mut self.child {
-            Some(child) => Some(child.wait().await?),
+            // It has ended, so this only reaps it.
+            Some(child) => Some(child.wait()?),
             None => None,
         };
         let rest = move || process::is_group_alive(group);
@@ -220,11 +235,13 @@ async fn follow(
 ) {
     let said = Said::default();
     let room = Arc::new(Semaphore::new(LINES));
-    let lines = forward(stdout, &room, |line, room| {
+    let lines = forward(stdout, &room, Stream::Out, |line, room| {
         teller.tell(Event::Line(line, room));
         said.line.notify_one();
     });
-    let complaints = forward(stderr, &room, |line, room| teller.tell(Event::Complaint(line, room)));
+    let complaints = forward(stderr, &room, Stream::Err, |line, room| {
+        teller.tell(Event::Complaint(line, room));
+    });
     let ready = async {
         let Some(readiness) = readiness else { return };
         teller.tell(readiness.wait(teller.process, &said).await);
@@ -261,6 +278,7 @@ async fn follow(
 async fn forward(
     stream: Option<impl AsyncRead + Unpin>,
     room: &Arc<Semaphore>,
+    printed: Stream,
     mut take: impl FnMut(String, OwnedSemaphorePermit),
 ) {
     let Some(stream) = stream else { return };
@@ -268,6 +286,7 @@ async fn forward(
     let mut line = Vec::new();
     while let Ok(1..) = (&mut stream).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
         let Ok(room) = Arc::clone(room).acquire_owned().await else { return };
+        output::room(printed).await;
         take(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned(), room);
         line.clear();
     }
@@ -286,7 +305,8 @@ mod tests {
         let (sender, mut heard) = unbounded_channel();
         let printing = tokio::spawn(async move {
             let said = said.as_bytes();
-            forward(Some(said), &room, |line, room| drop(sender.send((line, room)))).await;
+            forward(Some(said), &room, Stream::Out, |line, room| drop(sender.send((line, room))))
+                .await;
         });
         for _ in 0..100 {
             yield_now().await;

@@ -2,12 +2,8 @@
 
 use std::process::ExitStatus;
 
+use balancer_steering::{discovery::Bound, process::Identity, steering::Remaining};
 use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
-
-use crate::{
-    discovery::{Bound, Remaining},
-    process::Identity,
-};
 
 /// What a process does, or what becomes of it.
 #[derive(Debug)]
@@ -18,8 +14,6 @@ pub enum Event {
     Bound(Bound),
     /// It did not get ready, and why.
     NotReady(String),
-    /// It could not be started, and why.
-    Unstartable(String),
     /// It printed a line, which takes room until it is heard.
     Line(String, OwnedSemaphorePermit),
     /// It printed a line to standard error.

@@ -3,12 +3,15 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
-use balancer_ebpf::record::SlotState;
+use balancer_common::record::SlotState;
 
-use super::{Notice, Supervisor, WorkerPlan, child::WorkerProcess, seats::Seats, worker::Running};
-use crate::{
-    agent::AgentState,
-    machine,
+use super::{
+    Notice, Supervisor, WorkerPlan, agenda::Duty, child::WorkerProcess, seats::Seats,
+    worker::Running,
+};
+use balancer_steering::affinity;
+use balancer_steering::{
+    agent_record::AgentState,
     process::{self, Identity},
     steering::{Member, Steering},
     weight::Weight,
@@ -31,7 +34,7 @@ impl Inheritance {
     /// Looks who is there.
     ///
     /// # Errors
-    /// Where a map cannot be read.
+    /// Returns an error if a map cannot be read.
     pub fn of(steering: &Steering) -> Result<Self> {
         let mut members = Vec::new();
         for mut member in steering.members()? {
@@ -71,7 +74,7 @@ impl Inheritance {
     /// had, else 1.
     ///
     /// # Errors
-    /// Where fewer are asked for than there are.
+    /// Returns an error if fewer are asked for than there are.
     pub fn weights(&self, asked: Option<usize>, given: &[Weight]) -> Result<Vec<Weight>> {
         let living = self.living.len();
         let count = asked.unwrap_or(self.workers.max(living));
@@ -99,7 +102,7 @@ impl Supervisor {
     /// lack are started, and a reload that was cut short is over. What is attached stays attached.
     ///
     /// # Errors
-    /// Where the group's state cannot be changed.
+    /// Returns an error if the group's state cannot be changed.
     pub fn take_over(
         seats: Seats,
         bpffs: PathBuf,
@@ -138,7 +141,7 @@ impl Supervisor {
         let line = format!("taken over: {serve} workers go on{started}");
         supervisor.notices.push_back(Notice::Line(line));
         for index in lacking {
-            supervisor.schedule(index, Duration::ZERO);
+            supervisor.schedule(Duty::Start(index), Duration::ZERO);
         }
         Ok(supervisor)
     }
@@ -146,7 +149,7 @@ impl Supervisor {
     /// Lets who is pinned to a CPU be the worker of that CPU.
     fn keep_cpus(&mut self, living: &[Member]) {
         let mut cpus: Vec<_> = self.workers.iter().map(|worker| worker.plan.cpu).collect();
-        let had = living.iter().map(|member| machine::only_cpu(member.worker.pid));
+        let had = living.iter().map(|member| affinity::only_cpu(member.worker.pid));
         keep(&mut cpus, had.map(|cpu| cpu.map(|cpu| cpu as usize)));
         self.workers.iter_mut().zip(cpus).for_each(|(worker, cpu)| worker.plan.cpu = cpu);
     }
@@ -155,7 +158,7 @@ impl Supervisor {
         let (slot, weight) = (member.slot, self.workers[index].plan.weight);
         let process = WorkerProcess::take_over(index, member.worker, &self.sender);
         let steering = self.steering()?;
-        let Ok(process) = process else { return steering.vacate(slot) };
+        let Ok(process) = process else { return Ok(steering.vacate(slot)?) };
         steering.set_worker(slot, member.worker)?;
         steering.set_weight(slot, weight)?;
         let running = Running { ready: true, ..Running::new(Some(slot), process) };
@@ -176,7 +179,7 @@ fn keep<T: PartialEq>(all: &mut [Option<T>], had: impl Iterator<Item = Option<T>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::steering::tests::member;
+    use balancer_steering::testing::member;
 
     use SlotState::{Draining, Leaving, Live, Starting};
 

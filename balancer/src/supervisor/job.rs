@@ -1,9 +1,14 @@
 //! What a worker runs, and how it comes by its socket.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
-use tokio::process::Command;
 
 use super::{
     binary::Binary,
@@ -65,14 +70,22 @@ impl Job {
         matches!(self, Self::Command { binds: true, .. })
     }
 
+    /// How many descriptors a process of it takes beside those that every worker takes: the socket where
+    /// it notifies.
+    pub fn descriptors(&self) -> u64 {
+        match self {
+            Self::BuiltIn(_) => 0,
+            Self::Command { notifies, .. } => u64::from(*notifies),
+        }
+    }
+
     /// How to start it, with the seat that it needs unless it [binds](Self::binds).
     ///
     /// # Errors
-    /// Where no pipe or socket can be had.
+    /// Returns an error if no pipe or socket can be had.
     pub(super) fn launch(&self, terms: &Terms<'_>, seat: Option<Seat>) -> Result<Launch> {
         let slot = seat.as_ref().map_or(0, |seat| seat.slot);
         let (socket, load) = seat.map(|seat| (seat.socket, seat.report)).unzip();
-        let stdin = socket.map_or_else(Stdio::null, Stdio::from);
         let readiness =
             |sign, notifies, settle| Readiness { sign, notifies, within: terms.within, settle };
         let (mut launch, notifies) = match self {
@@ -87,23 +100,24 @@ impl Job {
                     process.args(["--user", user.name()]);
                 }
                 let readiness = readiness(Sign::FirstLine, false, Duration::ZERO);
-                (Launch { process, stdin, readiness, notify: None, kept: Vec::new() }, false)
+                let stdin = socket.map_or_else(Stdio::null, Stdio::from);
+                (Launch { process, stdin, readiness, notify: None, handover: None }, false)
             }
             Self::Command { command, binds: false, notifies } => {
-                let handover = Handover::new(terms.group, slot, load.flatten(), command);
-                let Handover { process, report, kept } =
-                    handover.context("cannot prepare what a command inherits")?;
+                let group = terms.group.to_owned();
+                let handover =
+                    socket.map(|socket| Handover { socket, load: load.flatten(), group });
                 let settle = if *notifies { Duration::ZERO } else { terms.settle };
-                let readiness = readiness(Sign::Report(report), *notifies, settle);
-                (Launch { process, stdin, readiness, notify: None, kept }, *notifies)
+                let readiness = readiness(Sign::Runs, *notifies, settle);
+                let (process, stdin) = (as_typed(command)?, Stdio::null());
+                (Launch { process, stdin, readiness, notify: None, handover }, *notifies)
             }
             Self::Command { command, binds: true, notifies } => {
-                let (program, arguments) = command.split_first().context("there is no command")?;
-                let mut process = Command::new(program);
-                process.args(arguments);
+                let process = as_typed(command)?;
                 let address = terms.address.context("workers that share a socket bind none")?;
                 let readiness = readiness(Sign::Bound(address), *notifies, Duration::ZERO);
-                (Launch { process, stdin, readiness, notify: None, kept: Vec::new() }, *notifies)
+                let stdin = Stdio::null();
+                (Launch { process, stdin, readiness, notify: None, handover: None }, *notifies)
             }
         };
         if let Some(user) = terms.user.filter(|_| self.is_foreign()) {
@@ -118,4 +132,11 @@ impl Job {
         }
         Ok(launch)
     }
+}
+
+fn as_typed(command: &[OsString]) -> Result<Command> {
+    let (program, arguments) = command.split_first().context("there is no command")?;
+    let mut process = Command::new(program);
+    process.args(arguments);
+    Ok(process)
 }

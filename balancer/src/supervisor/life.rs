@@ -1,38 +1,37 @@
 //! How workers live and die: what is made of the events of their processes.
 
-use std::{process::ExitStatus, time::Duration};
+use std::{mem, process::ExitStatus, time::Duration};
 
 use anyhow::Result;
-use tokio::time::Instant;
 
 use super::{
     Notice, Supervisor,
+    agenda::Duty,
     events::{Event, Told},
     worker::{self, Running},
 };
-use crate::{discovery::Bound, process::Identity};
+use balancer_steering::{discovery::Bound, process::Identity};
 
 impl Supervisor {
-    pub(super) fn hear(&mut self, told: Told) -> Result<()> {
+    pub(super) fn hear(&mut self, told: Told) {
         let Told { index, process, event } = told;
         match event {
             // Whoever was starting has been told to end.
-            Event::Ready | Event::Bound(_) | Event::NotReady(_) | Event::Unstartable(_)
-                if self.stopping => {}
+            Event::Ready | Event::Bound(_) | Event::NotReady(_) if self.stopping => {}
             Event::Line(line, _room) => {
                 let line = self.workers[index].sign(index, line);
                 self.notices.push_back(Notice::Line(line));
             }
             Event::Complaint(line, _room) => self.has_complained(index, process, line),
-            Event::Ready => self.became_ready(index, process)?,
-            Event::Bound(bound) => self.has_bound(index, process, bound)?,
+            Event::Ready => self.became_ready(index, process),
+            Event::Bound(bound) => {
+                self.schedule(Duty::Seat(index, process, bound), Duration::ZERO);
+            }
             Event::NotReady(why) => self.is_not_ready(index, process, &why),
-            Event::Unstartable(why) => self.is_unstartable(index, process, why),
             Event::Drained(time, outcome) => self.has_drained(process, time, outcome),
             Event::Overdue => self.is_overdue(process),
-            Event::Exited(status) => self.has_exited(index, process, status)?,
+            Event::Exited(status) => self.has_exited(index, process, status),
         }
-        Ok(())
     }
 
     /// A process that is, will be or was a worker.
@@ -56,16 +55,25 @@ impl Supervisor {
         self.notices.push_back(Notice::Complaint(line));
     }
 
-    fn became_ready(&mut self, index: usize, who: Identity) -> Result<()> {
-        if self.is_successor(index, who) {
-            self.hand_over(index);
+    fn became_ready(&mut self, index: usize, who: Identity) {
+        let duty = if self.is_successor(index, who) {
+            Duty::HandOver(index, who)
+        } else {
+            Duty::Open(index, who)
+        };
+        self.schedule(duty, Duration::ZERO);
+    }
+
+    pub(super) fn open(&mut self, index: usize, who: Identity) -> Result<()> {
+        let last = self.unready <= 1;
+        // It may have died since it said that it is ready.
+        let Some(slot) = self.worker(index, who).and_then(|running| running.slot) else {
             return Ok(());
+        };
+        self.seats.open(slot, last)?;
+        if let Some(running) = self.worker(index, who) {
+            running.ready = true;
         }
-        // It may have died since it said so.
-        let Some(running) = self.worker(index, who) else { return Ok(()) };
-        let Some(slot) = running.slot else { return Ok(()) };
-        running.ready = true;
-        self.seats.open(slot, self.unready <= 1)?;
         match self.unready {
             0 => {
                 let line = format!("worker {index} is back as PID {} in slot {slot}", who.pid);
@@ -80,22 +88,19 @@ impl Supervisor {
         Ok(())
     }
 
-    fn has_bound(&mut self, index: usize, who: Identity, bound: Bound) -> Result<()> {
+    pub(super) fn try_seat(&mut self, index: usize, who: Identity, bound: &Bound) {
         let weight = self.workers[index].plan.weight;
         if self.worker(index, who).is_none() && !self.is_successor(index, who) {
-            return Ok(());
+            return;
         }
         match self.seats.adopt(bound, weight) {
             Ok(slot) => {
                 if let Some(running) = self.process(index, who) {
                     running.slot = Some(slot);
                 }
-                self.became_ready(index, who)
+                self.became_ready(index, who);
             }
-            Err(error) => {
-                self.is_not_ready(index, who, &format!("cannot be steered: {error:#}"));
-                Ok(())
-            }
+            Err(error) => self.is_not_ready(index, who, &format!("cannot be steered: {error:#}")),
         }
     }
 
@@ -109,101 +114,93 @@ impl Supervisor {
         }
         let worker = &mut self.workers[index];
         if worker.first || self.unready > 0 {
-            return self.notices.push_back(Notice::NeverReady(line));
+            return self.fail(line);
         }
         let Some(running) = worker.running.take() else { return };
+        // The next one may do better.
+        if worker.successor.is_none() {
+            let delay = worker.backoff.after(Duration::ZERO);
+            self.schedule(Duty::Start(index), delay);
+        }
         self.notices.push_back(Notice::Complaint(line));
         self.dismiss(index, running);
-        // The next one may do better.
-        if self.workers[index].successor.is_none() {
-            let delay = self.workers[index].backoff.after(Duration::ZERO);
-            self.schedule(index, delay);
-        }
     }
 
-    fn is_unstartable(&mut self, index: usize, who: Identity, why: String) {
-        if self.is_successor(index, who) {
-            self.give_up_reload(why);
-        } else if self.workers[index].first {
-            self.notices.push_back(Notice::NeverReady(why));
-        } else {
-            self.has_complained(index, who, why);
-        }
-    }
-
-    fn has_exited(
-        &mut self,
-        index: usize,
-        who: Identity,
-        status: Option<ExitStatus>,
-    ) -> Result<()> {
+    fn has_exited(&mut self, index: usize, who: Identity, status: Option<ExitStatus>) {
         if self.worker(index, who).is_none() {
             return self.other_has_exited(index, who, status);
         }
         let worker = &mut self.workers[index];
-        let Some(running) = worker.running.take() else { return Ok(()) };
-        // When stopping: the kernel has emptied the slot, and nobody will come after it.
-        if let Some(slot) = running.slot
-            && let Some(weight) = self.seats.vacate(slot, !self.stopping)?
-        {
-            worker.plan.weight = weight;
+        let Some(running) = worker.running.take() else { return };
+        let (first, replaced) = (mem::take(&mut worker.first), mem::take(&mut worker.replaced));
+        if let Some(slot) = running.slot {
+            self.vacate(slot, Some(index));
         }
-        let first = std::mem::take(&mut worker.first);
         if self.stopping {
-            return Ok(());
+            return;
         }
-        if std::mem::take(&mut worker.replaced) {
-            self.try_start(index);
-            return Ok(());
+        if replaced {
+            return self.schedule(Duty::Start(index), Duration::ZERO);
         }
+        let worker = &mut self.workers[index];
         let lived = running.since.elapsed();
         let never_ready = self.unready > 0 && !running.ready;
         if never_ready || first && worker.ended_early(lived, status) {
-            self.notices.push_back(Notice::NeverReady(running.never_ready(index, status)));
-            return Ok(());
+            return self.fail(running.never_ready(index, status));
         }
         if self.unready > 0 {
             // It had been counted off already; its successor will be again.
             self.unready += 1;
         }
-        let slot = running.slot.map(|slot| format!(", slot {slot}")).unwrap_or_default();
-        let how =
-            format!("worker {index} (PID {}{slot}) {}", running.pid(), worker::ending(status));
-        let next = if self.workers[index].successor.is_some() {
+        let next = if worker.successor.is_some() {
             "its successor is starting already".to_owned()
         } else if self.take_back(index, running.slot) {
             "its predecessor serves on".to_owned()
         } else {
             let delay = self.workers[index].backoff.after(lived);
-            self.schedule(index, delay);
+            self.schedule(Duty::Start(index), delay);
             format!("starting it again in {} ms", delay.as_millis())
         };
-        self.notices.push_back(Notice::Died(format!("{how}; {next}")));
-        if self.workers[index].successor.is_none() && self.has_turn(index) {
+        let slot = running.slot.map(|slot| format!(", slot {slot}")).unwrap_or_default();
+        let (pid, how) = (running.pid(), worker::ending(status));
+        let line = format!("worker {index} (PID {pid}{slot}) {how}; {next}");
+        self.notices.push_back(Notice::Died(line));
+        let waits = |duty: &Duty| matches!(duty, Duty::Succeed(other) if *other == index);
+        if self.workers[index].successor.is_none()
+            && self.has_turn(index)
+            && !self.agenda.has(waits)
+        {
             self.give_up_reload(running.never_ready(index, status));
         }
-        Ok(())
     }
 
-    pub(super) fn schedule(&mut self, index: usize, delay: Duration) {
-        let due = Instant::now() + delay;
-        let place = self.restarts.partition_point(|(other, _)| *other <= due);
-        self.restarts.insert(place, (due, index));
-    }
-
-    pub(super) fn restart_due(&mut self) {
-        if let Some((_, index)) = self.restarts.pop_front() {
-            self.try_start(index);
+    /// Takes a slot out of use. Its socket is closed by now, so programs choose it no more.
+    pub(super) fn vacate(&mut self, slot: u32, heir: Option<usize>) {
+        self.schedule(Duty::Vacate { slot, heir }, Duration::ZERO);
+        // Several that die at once are left out in one step; and at the end nobody comes after them.
+        if !self.stopping {
+            self.agenda.forget(|duty| matches!(duty, Duty::Publish));
+            self.schedule(Duty::Publish, Duration::ZERO);
         }
     }
 
-    fn try_start(&mut self, index: usize) {
-        let Err(error) = self.start_worker(index) else { return };
-        let delay = self.workers[index].backoff.after(Duration::ZERO);
-        self.schedule(index, delay);
-        let delay = delay.as_millis();
-        self.notices.push_back(Notice::Died(format!(
-            "worker {index} cannot be started: {error:#}; trying again in {delay} ms"
-        )));
+    pub(super) fn try_start(&mut self, index: usize) {
+        let worker = &self.workers[index];
+        if worker.is_kept() || self.stopping || self.failed {
+            return;
+        }
+        let first = worker.first && self.unready > 0;
+        match self.start_process(index, Duration::ZERO) {
+            Ok(running) => self.workers[index].running = Some(running),
+            Err(error) if first => self.fail(format!("{error:#}")),
+            Err(error) => {
+                let delay = self.workers[index].backoff.after(Duration::ZERO);
+                self.schedule(Duty::Start(index), delay);
+                let delay = delay.as_millis();
+                self.notices.push_back(Notice::Died(format!(
+                    "worker {index} cannot be started: {error:#}; trying again in {delay} ms"
+                )));
+            }
+        }
     }
 }

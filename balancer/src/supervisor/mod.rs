@@ -6,13 +6,15 @@
 //! | --- | --- |
 //! | what a worker runs, and what the built-in one is | `job`, `binary` |
 //! | a process, started or taken over; what it tells | `child`, `events` |
-//! | what it prints | `output` |
+//! | what it prints | `pipe` |
 //! | when it is ready | `readiness`, `notify` |
 //! | sockets and slots | `seats` |
 //! | a worker, whichever process it is; how it lives and dies | `worker`, `life`, `backoff` |
+//! | what is to be done, when, and under which lock | `agenda` |
 //! | workers replaced one after another | `reload` |
 //! | workers that an earlier agent has left | `inheritance` |
 
+mod agenda;
 mod backoff;
 mod binary;
 mod child;
@@ -21,22 +23,27 @@ mod inheritance;
 mod job;
 mod life;
 mod notify;
-mod output;
+mod pipe;
 mod readiness;
 mod reload;
 mod seats;
 mod worker;
 
-use std::{collections::VecDeque, path::PathBuf, time::Duration};
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    time::Instant,
+    task::yield_now,
 };
 
 use self::{
+    agenda::{Agenda, Duty},
     binary::Binary,
     child::WorkerProcess,
     events::Told,
@@ -45,7 +52,8 @@ use self::{
     worker::{Running, Worker},
 };
 pub use self::{inheritance::Inheritance, job::Job, seats::Seats, worker::WorkerPlan};
-use crate::{process::Identity, steering::Steering};
+use crate::hindrance::Hindrance;
+use balancer_steering::{agent_record::AgentState, process::Identity, steering::Steering};
 
 /// The workers of one group.
 pub struct Supervisor {
@@ -55,19 +63,28 @@ pub struct Supervisor {
     workers: Vec<Worker>,
     /// Processes that are to end, and of which worker they were.
     leaving: Vec<(usize, Running)>,
-    /// Restarts that are due, earliest first.
-    restarts: VecDeque<(Instant, usize)>,
+    agenda: Agenda,
+    /// The group's lock is not tried before.
+    rest: Option<Instant>,
+    hindrance: Hindrance,
+    /// What those who wait for a reload are to be told, or who comes after this agent.
+    untold: Vec<Change>,
     /// Workers of the first start that are not ready yet: the table is published with the last.
     unready: usize,
     reload: Option<Reload>,
     /// One more reload was asked for.
     again: bool,
     stopping: bool,
+    /// A worker never came up.
+    failed: bool,
     /// Not told yet.
     notices: VecDeque<Notice>,
     sender: UnboundedSender<Told>,
     events: UnboundedReceiver<Told>,
 }
+
+/// A change of what an agent tells.
+type Change = Box<dyn Fn(&mut AgentState)>;
 
 /// What a supervisor has to tell.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,16 +106,16 @@ pub enum Notice {
 }
 
 impl Supervisor {
-    /// Starts a worker for each plan.
+    /// Is to start a worker for each plan.
     ///
     /// # Errors
-    /// Where a socket or process cannot be had.
+    /// If the group's state cannot be changed.
     pub fn start(seats: Seats, bpffs: PathBuf, plans: Vec<WorkerPlan>) -> Result<Self> {
         let count = plans.len();
         let mut supervisor = Self::of(seats, bpffs, plans)?;
         supervisor.unready = count;
         for index in 0..count {
-            supervisor.start_worker(index)?;
+            supervisor.schedule(Duty::Start(index), Duration::ZERO);
         }
         Ok(supervisor)
     }
@@ -107,18 +124,22 @@ impl Supervisor {
     fn of(mut seats: Seats, bpffs: PathBuf, plans: Vec<WorkerPlan>) -> Result<Self> {
         let (sender, events) = unbounded_channel();
         let count = u32::try_from(plans.len())?;
-        seats.tell(|state| state.workers = count)?;
+        seats.note_workers(count)?;
         Ok(Self {
             seats,
             bpffs,
             binary: Binary::own().context("cannot find the program that this is")?,
             workers: plans.into_iter().map(Worker::new).collect(),
             leaving: Vec::new(),
-            restarts: VecDeque::new(),
+            agenda: Agenda::default(),
+            rest: None,
+            hindrance: Hindrance::default(),
+            untold: Vec::new(),
             unready: 0,
             reload: None,
             again: false,
             stopping: false,
+            failed: false,
             notices: VecDeque::new(),
             sender,
             events,
@@ -128,7 +149,7 @@ impl Supervisor {
     /// The group's steering.
     ///
     /// # Errors
-    /// Where the workers share one socket.
+    /// Returns an error if the workers share one socket.
     pub fn steering(&mut self) -> Result<&mut Steering> {
         match &mut self.seats {
             Seats::Steered { steering, .. } => Ok(steering),
@@ -166,19 +187,12 @@ impl Supervisor {
         })
     }
 
-    fn start_worker(&mut self, index: usize) -> Result<()> {
-        self.workers[index].running = Some(self.start_process(index, Duration::ZERO)?);
-        Ok(())
-    }
-
-    /// Starts a process that is, or succeeds, a worker.
+    /// Starts a process that is, or succeeds, a worker. Under the group's lock, which keeps others from a
+    /// group with a member that is no process yet.
     fn start_process(&mut self, index: usize, settle: Duration) -> Result<Running> {
         let plan = &self.workers[index].plan;
-        let binds = plan.job.binds();
-        let mut seat = if binds { None } else { Some(self.seats.take(index, plan.weight)?) };
+        let seat = if plan.job.binds() { None } else { Some(self.seats.take(index, plan.weight)?) };
         let slot = seat.as_ref().map(|seat| seat.slot);
-        // Kept from others until the worker is noted.
-        let lock = seat.as_mut().and_then(|seat| seat.lock.take());
         let terms = Terms {
             group: self.seats.group(),
             bpffs: &self.bpffs,
@@ -191,42 +205,53 @@ impl Supervisor {
         let started = plan
             .job
             .launch(&terms, seat)
-            .and_then(|launch| WorkerProcess::start(index, launch, plan.cpu, &self.sender));
-        match (started, slot) {
-            (Ok(process), slot) => {
-                if let Some(slot) = slot {
-                    self.seats.occupy(slot, process.identity)?;
+            .and_then(|launch| WorkerProcess::start(index, launch, plan.cpu, &self.sender))
+            .and_then(|process| {
+                let noted = slot.map_or(Ok(()), |slot| self.seats.occupy(slot, process.identity));
+                if noted.is_err() {
+                    process.signal(Signal::KILL);
                 }
-                Ok(Running::new(slot, process))
-            }
-            (Err(error), None) => Err(error),
-            (Err(error), Some(slot)) => {
-                drop(lock);
-                self.seats.vacate(slot, false)?;
-                Err(error)
-            }
+                noted.map(|()| process)
+            });
+        if let (Err(_), Some(slot)) = (&started, slot) {
+            self.schedule(Duty::Vacate { slot, heir: None }, Duration::ZERO);
         }
+        Ok(Running::new(slot, started?))
     }
 
-    /// Waits for the next thing to tell, restarting workers meanwhile.
-    ///
-    /// # Errors
-    /// Where the group's state cannot be changed.
-    pub async fn next(&mut self) -> Result<Notice> {
+    /// Waits for the next thing to tell, and does meanwhile what is to be done.
+    pub async fn next(&mut self) -> Notice {
         loop {
+            let more = self.do_what_is_due();
+            debug_assert_eq!(self.forgotten(), None, "a worker is neither there nor to be started");
             if let Some(notice) = self.notices.pop_front() {
-                return Ok(notice);
+                return notice;
             }
             if self.stopping && self.running() == 0 {
-                return Ok(Notice::AllGone);
+                return Notice::AllGone;
             }
-            let due = self.restarts.front().map(|(due, _)| *due);
+            if more {
+                yield_now().await;
+            }
+            let due = self.due();
             tokio::select! {
-                Some(told) = self.events.recv() => self.hear(told)?,
-                () = sleep_until(due) => self.restart_due(),
+                Some(told) = self.events.recv() => self.hear(told),
+                () = sleep_until(due) => {}
             }
             self.reload_if_asked();
         }
+    }
+
+    /// Has those who wait for a reload told something, and who comes after this agent.
+    fn tell(&mut self, change: impl Fn(&mut AgentState) + 'static) {
+        self.untold.push(Box::new(change));
+        self.schedule(Duty::Tell, Duration::ZERO);
+    }
+
+    /// Says that there is no point in trying again.
+    fn fail(&mut self, why: String) {
+        self.failed = true;
+        self.notices.push_back(Notice::NeverReady(why));
     }
 
     /// Asks a worker to finish and end; another takes its place as soon as it has.
@@ -248,7 +273,7 @@ impl Supervisor {
     /// Asks all workers to finish and end; [`Supervisor::next`] tells when they have.
     pub fn stop(&mut self) {
         self.stopping = true;
-        self.restarts.clear();
+        self.agenda.forget(|duty| matches!(duty, Duty::Start(_) | Duty::Succeed(_)));
         self.give_up_reload("balancer was told to stop".to_owned());
         self.signal(Signal::TERM);
     }
@@ -268,7 +293,7 @@ impl Drop for Supervisor {
 
 async fn sleep_until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due).await,
+        Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
 }

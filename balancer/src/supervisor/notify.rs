@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, io, mem::MaybeUninit, os::fd::OwnedFd};
 
+use balancer_steering::process::to_pid;
 use rustix::{
     io::{Errno, IoSliceMut},
     net::{
@@ -15,8 +16,6 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::process::to_pid;
-
 /// A datagram longer than this is none of those that matter here.
 const LONGEST: usize = 4096;
 
@@ -28,7 +27,7 @@ impl NotifySocket {
     /// Opens one; and what the worker is to find in `NOTIFY_SOCKET`.
     ///
     /// # Errors
-    /// Where none can be had.
+    /// Returns an error if none can be had.
     pub fn open() -> io::Result<(Self, OsString)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;

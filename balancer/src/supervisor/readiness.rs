@@ -3,14 +3,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
-    io::AsyncReadExt as _,
-    net::unix::pipe,
     sync::Notify,
     time::{Instant, sleep, timeout_at},
 };
 
 use super::events::Event;
-use crate::{
+use balancer_steering::{
     discovery::{self, NotBound},
     process::Identity,
 };
@@ -23,8 +21,8 @@ const INTERVAL: Duration = Duration::from_millis(50);
 pub enum Sign {
     /// By its first line.
     FirstLine,
-    /// By an empty report that it runs: its socket listens already.
-    Report(pipe::Receiver),
+    /// By running: its socket listens already.
+    Runs,
     /// By having bound this address.
     Bound(SocketAddr),
 }
@@ -59,15 +57,7 @@ impl Readiness {
         let address = if let Sign::Bound(address) = sign { Some(address) } else { None };
         let begun = match sign {
             Sign::FirstLine => timeout_at(deadline, said.line.notified()).await,
-            Sign::Report(mut report) => {
-                let mut why = String::new();
-                let read = timeout_at(deadline, report.read_to_string(&mut why)).await;
-                if !why.is_empty() {
-                    return Event::Unstartable(why);
-                }
-                read.map(|_| ())
-            }
-            Sign::Bound(_) => Ok(()),
+            Sign::Runs | Sign::Bound(_) => Ok(()),
         };
         if begun.is_err() {
             return Event::NotReady(format!("has not begun to serve within {within:?}"));

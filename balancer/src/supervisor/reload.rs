@@ -13,28 +13,46 @@ use tokio::{
 
 use super::{
     Notice, Supervisor,
+    agenda::Duty,
     binary::Binary,
     events::{Event, Teller},
-    worker::{EARLY, Running},
+    worker::{EARLY, Running, WorkerPlan},
 };
-use crate::{
-    agent::AgentState,
-    discovery::{self, Drained, Remaining},
-    group::GroupIdentity,
+use crate::idle_grace::IdleGrace;
+use balancer_steering::{
+    agent_record::AgentState,
     process::Identity,
+    steering::{Remaining, Watch},
 };
 
-/// How often the connections of a predecessor are counted.
-const INTERVAL: Duration = Duration::from_millis(100);
+/// How often is looked what a predecessor has left.
+const INTERVAL: Duration = Duration::from_millis(10);
 
 /// A reload that is under way.
 pub(super) struct Reload {
-    /// Workers that are not replaced yet; it is the first one's turn.
-    turns: VecDeque<usize>,
+    /// Workers that are to be replaced when others have been.
+    waiting: VecDeque<usize>,
+    /// Those whose turn it is.
+    turns: Vec<Turn>,
+    /// How many that may be.
+    parallel: usize,
+    /// How many were replaced.
+    replaced: usize,
     /// What the built-in worker was before.
     before: Option<Binary>,
+}
+
+/// A worker that is being replaced.
+struct Turn {
+    index: usize,
     /// The predecessor that is waited for.
     predecessor: Option<Identity>,
+}
+
+impl Reload {
+    fn turn(&mut self, index: usize) -> Option<&mut Turn> {
+        self.turns.iter_mut().find(|turn| turn.index == index)
+    }
 }
 
 impl Supervisor {
@@ -52,7 +70,7 @@ impl Supervisor {
     /// Whether `balancer reload` has asked for one that has not begun.
     ///
     /// # Errors
-    /// Where the group's state cannot be read.
+    /// Returns an error if the group's state cannot be read.
     pub fn is_asked_to_reload(&mut self) -> Result<bool> {
         Ok(self.steering()?.agent_state()?.is_asked())
     }
@@ -63,16 +81,29 @@ impl Supervisor {
         {
             return;
         }
-        let turns = (0..self.workers.len()).collect();
-        self.reload = Some(Reload { turns, before: None, predecessor: None });
+        let reload = Reload {
+            waiting: (0..self.workers.len()).collect(),
+            turns: Vec::new(),
+            parallel: self.parallel(),
+            replaced: 0,
+            before: None,
+        };
+        self.reload = Some(reload);
         match self.begin() {
-            Ok(()) => self.next_turn(),
+            Ok(()) => self.next_turns(),
             Err(error) => self.give_up_reload(format!("{error:#}")),
         }
     }
 
+    /// How many workers `balancer reload` wants replaced at a time; a signal, one.
+    fn parallel(&mut self) -> usize {
+        let asked = self.steering().and_then(|steering| Ok(steering.agent_state()?));
+        let parallel = asked.ok().filter(AgentState::is_asked).map(|state| state.parallel);
+        parallel.and_then(|parallel| usize::try_from(parallel).ok()).unwrap_or(1).max(1)
+    }
+
     fn begin(&mut self) -> Result<()> {
-        self.seats.tell(AgentState::begin)?;
+        self.tell(AgentState::begin);
         self.check_steered()?;
         if self.workers.iter().any(|worker| !worker.plan.job.is_foreign()) {
             let binary = self.binary.anew();
@@ -82,7 +113,12 @@ impl Supervisor {
             let before = mem::replace(&mut self.binary, binary);
             self.reload.as_mut().context("no reload is under way")?.before = Some(before);
         }
-        let line = format!("reloading {} workers, one after another", self.workers.len());
+        let parallel = self.reload.as_ref().map_or(1, |reload| reload.parallel);
+        let how = match parallel {
+            1 => "one after another".to_owned(),
+            parallel => format!("{parallel} at a time"),
+        };
+        let line = format!("reloading {} workers, {how}", self.workers.len());
         self.notices.push_back(Notice::Line(line));
         Ok(())
     }
@@ -91,7 +127,7 @@ impl Supervisor {
     fn check_steered(&mut self) -> Result<()> {
         let steering = self.steering()?;
         let (policy, name) = (steering.group()?.policy, steering.name());
-        if steering.lock()?.is_none() {
+        if !steering.is_pinned() {
             bail!("{name} was given back to the kernel's hash");
         }
         if !policy.steers() {
@@ -104,21 +140,39 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The worker whose turn it is.
-    fn turn(&self) -> Option<usize> {
-        self.reload.as_ref()?.turns.front().copied()
-    }
-
+    /// Whether it is a worker's turn to be replaced.
     pub(super) fn has_turn(&self, index: usize) -> bool {
-        self.turn() == Some(index)
+        let mut turns = self.reload.iter().flat_map(|reload| &reload.turns);
+        turns.any(|turn| turn.index == index)
     }
 
-    fn next_turn(&mut self) {
-        let Some(index) = self.turn() else { return self.finish_reload() };
-        // It may be dead, and wait to be started again.
-        self.restarts.retain(|(_, other)| *other != index);
+    /// Gives as many workers their turn as may have it.
+    fn next_turns(&mut self) {
+        while let Some(reload) = &mut self.reload {
+            if reload.turns.len() >= reload.parallel {
+                return;
+            }
+            let Some(index) = reload.waiting.pop_front() else {
+                if reload.turns.is_empty() {
+                    self.finish_reload();
+                }
+                return;
+            };
+            reload.turns.push(Turn { index, predecessor: None });
+            self.schedule(Duty::Succeed(index), Duration::ZERO);
+        }
+    }
+
+    pub(super) fn try_succeed(&mut self, index: usize) {
+        if !self.has_turn(index) || self.workers[index].successor.is_some() {
+            return;
+        }
         match self.check_steered().and_then(|()| self.start_process(index, EARLY)) {
-            Ok(successor) => self.workers[index].successor = Some(successor),
+            Ok(successor) => {
+                self.workers[index].successor = Some(successor);
+                // It may be dead, and wait to be started again.
+                self.agenda.forget(|duty| matches!(duty, Duty::Start(other) if *other == index));
+            }
             Err(error) => {
                 self.give_up_reload(format!("worker {index} cannot be started anew: {error:#}"));
             }
@@ -130,7 +184,11 @@ impl Supervisor {
     }
 
     /// Lets a successor, which is ready, have the connections.
-    pub(super) fn hand_over(&mut self, index: usize) {
+    pub(super) fn hand_over(&mut self, index: usize, who: Identity) {
+        // It may have died since it said that it is ready.
+        if !self.is_successor(index, who) {
+            return;
+        }
         if let Err(error) = self.try_hand_over(index) {
             self.give_up_reload(format!("worker {index} cannot be replaced: {error:#}"));
         }
@@ -149,8 +207,8 @@ impl Supervisor {
             self.has_replaced(index);
             return Ok(());
         };
-        if let Some(reload) = &mut self.reload {
-            reload.predecessor = Some(predecessor.process.identity);
+        if let Some(turn) = self.reload.as_mut().and_then(|reload| reload.turn(index)) {
+            turn.predecessor = Some(predecessor.process.identity);
         }
         self.let_finish(index, predecessor);
         Ok(())
@@ -160,15 +218,12 @@ impl Supervisor {
     pub(super) fn let_finish(&mut self, index: usize, mut running: Running) {
         running.drains += 1;
         let (process, time) = (running.process.identity, running.drains);
-        let drained = self.seats.drained(running.slot, process);
+        let watch = self.seats.watch(running.slot);
         self.leaving.push((index, running));
-        let within = self.workers[index].plan.drain_within;
+        let WorkerPlan { drain_within: within, idle_grace, .. } = self.workers[index].plan;
         let teller = Teller { index, process, sender: self.sender.clone() };
         tokio::spawn(async move {
-            let left = async {
-                let (group, drained) = drained?;
-                left_after(within, group, drained).await
-            };
+            let left = async { left_after(within, idle_grace, watch?).await };
             teller.tell(Event::Drained(time, left.await.map_err(|error| format!("{error:#}"))));
         });
     }
@@ -184,9 +239,9 @@ impl Supervisor {
         let place = self.leaving.iter().position(|(_, running)| waited(running));
         let Some(place) = place.filter(|_| !self.stopping) else { return };
         let (index, running) = self.leaving.remove(place);
-        let within = self.workers[index].plan.drain_within;
+        let WorkerPlan { drain_within: within, idle_grace, .. } = self.workers[index].plan;
         let left = match outcome {
-            Ok(remaining) if remaining.is_nothing() => None,
+            Ok(remaining) if idle_grace.lets_go(remaining) => None,
             Ok(remaining) => Some(format!("has connections left after {within:?} ({remaining})")),
             Err(why) => Some(format!("may have connections left, which cannot be counted: {why}")),
         };
@@ -230,7 +285,7 @@ impl Supervisor {
         index: usize,
         who: Identity,
         status: Option<ExitStatus>,
-    ) -> Result<()> {
+    ) {
         let place = self.leaving.iter().position(|(_, r)| r.process.identity == who);
         let running = if let Some(place) = place {
             self.leaving.remove(place).1
@@ -239,26 +294,24 @@ impl Supervisor {
         {
             successor
         } else {
-            return Ok(());
+            return;
         };
         if let Some(slot) = running.slot {
-            self.seats.vacate(slot, !self.stopping)?;
+            self.vacate(slot, None);
         }
         if place.is_none() {
             self.give_up_reload(running.never_ready(index, status));
-        } else if self.reload.as_ref().is_some_and(|reload| reload.predecessor == Some(who)) {
+        } else if self.predecessor(index) == Some(who) {
             self.has_replaced(index);
         }
-        Ok(())
     }
 
     fn has_replaced(&mut self, index: usize) {
         let Some(reload) = &mut self.reload else { return };
-        reload.predecessor = None;
-        reload.turns.pop_front();
-        let total = self.workers.len();
-        let replaced = total - reload.turns.len();
-        self.tell_reload(|state| state.replaced = u32::try_from(replaced).unwrap_or(u32::MAX));
+        reload.turns.retain(|turn| turn.index != index);
+        reload.replaced += 1;
+        let (total, replaced) = (self.workers.len(), reload.replaced);
+        self.tell(move |state| state.replaced = u32::try_from(replaced).unwrap_or(u32::MAX));
         let place = self.places().find(|(other, ..)| *other == index);
         if let Some((_, slot, process)) = place {
             let line = format!(
@@ -267,26 +320,31 @@ impl Supervisor {
             );
             self.notices.push_back(Notice::Line(line));
         }
-        self.next_turn();
+        self.next_turns();
+    }
+
+    /// Who had the place of a worker whose turn it is, and is waited for.
+    fn predecessor(&self, index: usize) -> Option<Identity> {
+        let mut turns = self.reload.iter().flat_map(|reload| &reload.turns);
+        turns.find(|turn| turn.index == index)?.predecessor
     }
 
     fn finish_reload(&mut self) {
         self.reload = None;
-        self.tell_reload(|state| state.end(None));
+        self.tell(|state| state.end(None));
         self.notices.push_back(Notice::Line("reloaded".to_owned()));
     }
 
     /// Gives back to a predecessor what its successor, which has ended, had for a moment. False where
     /// it was told to end already.
     pub(super) fn take_back(&mut self, index: usize, successor: Option<u32>) -> bool {
-        let who = self.reload.as_ref().and_then(|reload| reload.predecessor);
+        let who = self.predecessor(index);
         let finishes = |(_, r): &(usize, Running)| Some(r.process.identity) == who && !r.dismissed;
         let place = self.leaving.iter().position(finishes);
         let Some(place) = place.filter(|_| self.has_turn(index)) else { return false };
         let (_, predecessor) = self.leaving.remove(place);
-        let given = predecessor.slot.map_or(Ok(()), |slot| self.seats.give_back(slot, successor));
-        if let Err(error) = given {
-            tracing::error!("{error:#}");
+        if let Some(from) = predecessor.slot {
+            self.schedule(Duty::GiveBack { index, from, to: successor }, Duration::ZERO);
         }
         self.workers[index].running = Some(predecessor);
         true
@@ -298,49 +356,39 @@ impl Supervisor {
         if let Some(before) = reload.before.take() {
             self.binary = before;
         }
-        let replaced = self.workers.len() - reload.turns.len();
-        if let Some(index) = reload.turns.pop_front() {
-            if let Some(successor) = self.workers[index].successor.take() {
-                self.dismiss(index, successor);
+        let replaced = reload.replaced;
+        for Turn { index, .. } in reload.turns {
+            let successor = self.workers[index].successor.take();
+            if !self.workers[index].is_kept() && !self.agenda.starts(index) && !self.stopping {
+                self.schedule(Duty::Start(index), Duration::ZERO);
             }
-            let waits = self.restarts.iter().any(|(_, other)| *other == index);
-            if self.workers[index].running.is_none() && !waits && !self.stopping {
-                self.schedule(index, Duration::ZERO);
+            if let Some(successor) = successor {
+                self.dismiss(index, successor);
             }
         }
         let total = self.workers.len();
         let line = format!("the reload stopped at {replaced} of {total} workers: {why}");
         self.notices.push_back(Notice::Complaint(line));
-        self.tell_reload(|state| state.end(Some(why)));
-    }
-
-    /// That it cannot be told is no reason to do otherwise.
-    fn tell_reload(&mut self, change: impl FnOnce(&mut AgentState)) {
-        if let Err(error) = self.seats.tell(change) {
-            tracing::error!("{error:#}");
-        }
+        self.tell(move |state| state.end(Some(why.clone())));
     }
 }
 
-/// What a worker has left once it has nothing, or once the time is up.
-async fn left_after(within: Duration, group: GroupIdentity, drained: Drained) -> Result<Remaining> {
+/// What a worker has left once it has nothing or nothing but idle connections, or once the time is up.
+async fn left_after(
+    within: Duration,
+    idle_grace: IdleGrace,
+    mut watch: Watch,
+) -> Result<Remaining> {
     let deadline = Instant::now() + within;
-    let mut arriving = None;
     loop {
-        let (drained, known) = (drained.clone(), arriving.take());
-        // It may walk through all of /proc.
-        let look = move || -> Result<_> {
-            let arriving = match known {
-                Some(arriving) => arriving,
-                None => discovery::arriving(&group, &drained)?,
-            };
-            Ok((discovery::remaining(&group, &drained, &arriving)?, arriving))
-        };
-        let (remaining, known) = spawn_blocking(look).await.context("the look was cut short")??;
-        if remaining.is_nothing() || Instant::now() >= deadline {
+        // It may have to wait for the kernel's listing.
+        let look = move || (watch.look(), watch);
+        let (remaining, again) = spawn_blocking(look).await.context("the look was cut short")?;
+        let remaining = remaining?;
+        if idle_grace.lets_go(remaining) || Instant::now() >= deadline {
             return Ok(remaining);
         }
-        arriving = Some(known);
+        watch = again;
         sleep(INTERVAL).await;
     }
 }

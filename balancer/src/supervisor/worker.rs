@@ -9,7 +9,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{backoff::Backoff, child::WorkerProcess, job::Job};
-use crate::{user::User, weight::Weight};
+use balancer_steering::weight::Weight;
+
+use crate::{idle_grace::IdleGrace, user::User};
 
 /// A command that ends within this time of its first start, and not by a signal, is taken for one
 /// that cannot work as it was called.
@@ -33,6 +35,8 @@ pub struct WorkerPlan {
     pub ready_within: Duration,
     /// How long it may take to finish its connections once it gets no new ones; and to end then.
     pub drain_within: Duration,
+    /// How long connections that it has left must be idle, so that it need not finish them.
+    pub idle_grace: IdleGrace,
 }
 
 /// A worker, whoever is it at the moment.
@@ -73,6 +77,11 @@ impl Worker {
             running: None,
             successor: None,
         }
+    }
+
+    /// Whether it runs, or has a successor.
+    pub fn is_kept(&self) -> bool {
+        self.running.is_some() || self.successor.is_some()
     }
 
     /// A line of a foreign program, with the number of its worker.
