@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use balancer::steering::offsets_in;
+use balancer_steering::steering::offsets_in;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|btf: &[u8]| {

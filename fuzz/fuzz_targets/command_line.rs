@@ -4,14 +4,17 @@
 #![no_main]
 
 use balancer::{
-    cli::{Cli, TuningArgs, Verb},
-    group::{Group, GroupIdentity, Protocol},
+    cli::{Cli, PolicyOptionArgs, Verb},
+    render::policy::policy_line,
+};
+use balancer_common::{MAX_WEIGHT, record::GroupRecord};
+use balancer_steering::{
+    group::{GroupIdentity, GroupSpec, Protocol},
+    options::PolicyOptions,
     policy::Policy,
     process::Identity,
-    snapshot::{Options, policy_line},
-    tuning::Tuning,
+    snapshot::OptionsInfo,
 };
-use balancer_ebpf::{MAX_WEIGHT, record::GroupRecord};
 use clap::Parser as _;
 use libfuzzer_sys::fuzz_target;
 
@@ -26,51 +29,53 @@ fuzz_target!(|text: &str| {
     match cli.verb {
         Verb::Run(run) => {
             assert!(run.weights.iter().all(|weight| (1..=MAX_WEIGHT).contains(&weight.get())));
-            steers(run.policy.unwrap_or(Policy::RoundRobin), run.tuning);
+            steers(run.policy.unwrap_or(Policy::RoundRobin), run.options);
         }
         Verb::Attach(attach) => {
-            steers(attach.policy.unwrap_or(Policy::RoundRobin), attach.tuning);
+            steers(attach.policy.unwrap_or(Policy::RoundRobin), attach.options);
         }
         Verb::Drain(drain) => assert!(!drain.pids.contains(&0)),
         Verb::Resume(resume) => assert!(!resume.pids.contains(&0)),
         Verb::Compare(compare) => assert!((1..=1000).contains(&compare.trials)),
-        Verb::ExecWithSocket(exec) => {
-            assert!(exec.report >= 0 && exec.load.is_none_or(|fd| fd >= 0))
-        }
         _ => {}
     }
 });
 
-fn steers(policy: Policy, asked: TuningArgs) {
-    let tuning = recorded(policy, asked.tuning());
+fn steers(policy: Policy, asked: PolicyOptionArgs) {
+    let options = recorded(policy, asked.options());
     // What chooses nothing is shown without options.
-    let tuning = if policy.steers() { tuning } else { Tuning::default() };
+    let options = if policy.steers() { options } else { PolicyOptions::default() };
     let line =
-        format!("balancer attach :80 --policy {}", policy_line(policy, Options::from(tuning)));
+        format!("balancer attach :80 --policy {}", policy_line(policy, OptionsInfo::from(options)));
     match Cli::try_parse_from(line.split(' ')).map(|cli| cli.verb) {
         Ok(Verb::Attach(again)) => {
-            assert_eq!((again.policy, again.tuning.tuning()), (Some(policy), tuning), "{line}");
+            assert_eq!((again.policy, again.options.options()), (Some(policy), options), "{line}");
         }
         other => panic!("`{line}` is shown, and read as {other:?}"),
     }
 }
 
 /// As a group's pinned record has it.
-fn recorded(policy: Policy, tuning: Tuning) -> Tuning {
-    let group = Group {
+fn recorded(policy: Policy, options: PolicyOptions) -> PolicyOptions {
+    let group = GroupSpec {
         identity: GroupIdentity { netns: 1, protocol: Protocol::Tcp, address: ([0; 4], 80).into() },
         policy,
-        tuning,
+        options,
         agent: Identity { pid: 1, start: 1 },
         log_level: 0,
         adopted: false,
         replaced: false,
+        counted: true,
+        index: 0,
     };
-    let Ok(read) = Group::try_from(GroupRecord::from(group)) else {
+    let Ok(read) = GroupSpec::try_from(GroupRecord::from(group)) else {
         panic!("{group:?} is refused")
     };
     let longest =
-        tuning.slow_start.map(|time| time.min(std::time::Duration::from_millis(u32::MAX.into())));
-    assert_eq!(read, Group { tuning: Tuning { slow_start: longest, ..tuning }, ..group });
-    read.tuning
+        options.slow_start.map(|time| time.min(std::time::Duration::from_millis(u32::MAX.into())));
+    assert_eq!(
+        read,
+        GroupSpec { options: PolicyOptions { slow_start: longest, ..options }, ..group }
+    );
+    read.options
 }

@@ -3,8 +3,12 @@
 
 #![no_main]
 
-use balancer::{
-    discovery::{diag, grouping::groups},
+use balancer_steering::{
+    discovery::{
+        diag,
+        grouping::groups,
+        netlink::{self, Question},
+    },
     group::Protocol,
 };
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +16,10 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|datagram: &[u8]| {
     let mut sockets = Vec::new();
     let mut connections = 0;
-    let _ = diag::read(datagram, |response| {
+    // It answers what was asked.
+    let word = |at: usize| Some(u32::from_ne_bytes(*datagram.get(at..)?.first_chunk()?));
+    let [sequence, port] = [8, 12].map(|at| word(at).unwrap_or_default());
+    let _ = netlink::read(datagram, Question { port, sequence }, |response| {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let name = |index| (index % 2 == 0).then(|| format!("eth{index}"));
             sockets.push(diag::bound_socket(protocol, response, name));

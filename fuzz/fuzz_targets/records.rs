@@ -5,23 +5,23 @@
 
 use std::collections::HashMap;
 
-use balancer::{
-    agent::AgentState,
-    group::{ForeignRecord, Group},
-    policy::Shares,
-    render::table,
-    snapshot::{GroupInfo, MemberInfo, MemberState, Options, Snapshot, Tally},
-    steering::{Member, entry},
-    table::{Entry, Table},
-    tuning,
-};
-use balancer_ebpf::{
+use balancer::render::table;
+use balancer_common::{
     LAYOUT_VERSION, MAX_MEMBERS, MAX_SLOTS, MAX_WEIGHT,
     control::Control,
     load,
     record::{AgentRecord, GroupRecord, MemberRecord, Misses, SlotCounters, SlotState, WHY_BYTES},
     stall,
     table::MAX_POSITIONS,
+};
+use balancer_steering::{
+    agent_record::AgentState,
+    group::{ForeignRecord, GroupSpec},
+    options,
+    policy::Shares,
+    snapshot::{GroupInfo, MemberInfo, MemberState, OptionsInfo, Snapshot, Tally},
+    steering::{Member, entry},
+    table::{Entry, Table},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -44,11 +44,14 @@ fn agent(bytes: &[u8]) {
         ended: number(16),
         failed: number(20),
         replaced: number(24),
+        displaced: number(28),
+        parallel: number(32),
+        reserved: 0,
         why,
     });
     let again = AgentState::from(AgentRecord::from(&state));
     assert!(state.why.starts_with(&again.why), "{state:?} is written as {again:?}");
-    let asked = state.ask();
+    let asked = state.ask(number(36));
     state.begin();
     state.end(Some("it stopped".to_owned()));
     assert!(state.outcome(asked).is_some(), "{state:?} never ends");
@@ -60,15 +63,15 @@ fuzz_target!(|bytes: &[u8]| {
     // The corpus outlives the layout.
     let record = GroupRecord { version: LAYOUT_VERSION, ..bytes.take() };
     let later = GroupRecord { version: LAYOUT_VERSION + 1, ..record };
-    assert_eq!(Group::try_from(later), Err(ForeignRecord::Version(LAYOUT_VERSION + 1)));
-    let Ok(group) = Group::try_from(record) else { return };
-    assert_eq!(Group::try_from(GroupRecord::from(group)), Ok(group));
+    assert_eq!(GroupSpec::try_from(later), Err(ForeignRecord::Version(LAYOUT_VERSION + 1)));
+    let Ok(group) = GroupSpec::try_from(record) else { return };
+    assert_eq!(GroupSpec::try_from(GroupRecord::from(group)), Ok(group));
 
     let (word, misses, counters): (u64, Misses, SlotCounters) =
         (bytes.take(), bytes.take(), bytes.take());
     let control = Control::unpack(word);
     assert_eq!(Control::unpack(control.pack()), control);
-    let threshold = tuning::stall_ticks(group.tuning);
+    let threshold = options::stall_ticks(group.options);
     let stalled = stall::is_stalled(word, 7, threshold);
 
     // A few records may stand for many members.
@@ -89,11 +92,13 @@ fuzz_target!(|bytes: &[u8]| {
         weight: member.weight.get(),
         state: if stalled { MemberState::Stalled } else { MemberState::Live },
         open: Some(load::open(word).into()),
+        busy: None,
+        unattended: stalled.then_some(1),
         load: None,
         tally: Tally {
             selected: counters.selected,
             migrated: counters.migrated,
-            accepted: counters.selected,
+            established: counters.selected,
         },
     });
     let snapshot = Snapshot {
@@ -104,12 +109,14 @@ fuzz_target!(|bytes: &[u8]| {
             netns: group.identity.netns,
         },
         policy: group.policy,
-        options: Options::from(group.tuning),
+        options: OptionsInfo::from(group.options),
         members: infos.clone().take(8).collect(),
         fallback: misses.fallback,
         errors: misses.errors,
         left: infos.take(3).collect(),
-        adopted: group.adopted,
+        unasked: 0,
+        displaced: 0,
+        counted: group.counted,
     };
     for shown in [table::status(&snapshot), table::summary(&snapshot)] {
         assert!(shown.contains(snapshot.policy.name()));

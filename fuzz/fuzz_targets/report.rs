@@ -3,15 +3,15 @@
 
 #![no_main]
 
-use balancer::{compare::read, render::compare};
+use balancer_lab::{read, render};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|json: &str| {
     let Ok(report) = read::report(json) else { return };
     let Ok(written) = serde_json::to_string(&report) else { panic!("{report:?} is not written") };
     assert_eq!(read::report(&written).ok(), Some(report.clone()));
-    let text = compare::text(&report);
+    let text = render::text(&report);
     assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
-    let page = compare::html(&report);
+    let page = render::html(&report);
     assert!(page.ends_with("</html>") && !page.contains("<script"));
 });

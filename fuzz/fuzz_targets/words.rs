@@ -8,26 +8,25 @@ use std::{
     str::FromStr,
 };
 
-use balancer::{
+use balancer::commands::claim::check_name;
+use balancer_lab::{contender::Contender, work::Work};
+use balancer_steering::{
     address::{ListenAddress, ServedAddress, from_octets, to_octets},
-    commands::claim::check_name,
-    compare::contender::Contender,
     discovery::NetnsArgument,
-    patience::Patience,
+    options::StallThreshold,
+    policy_spec::PolicySpec,
     steering::Store,
-    tuned::TunedPolicy,
-    tuning::Tolerance,
+    time_span::TimeSpan,
     weight::{Weight, WorkerWeight},
-    work::Work,
 };
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     survives::<ServedAddress>(text);
-    survives::<Patience>(text);
-    survives::<Tolerance>(text);
+    survives::<TimeSpan>(text);
+    survives::<StallThreshold>(text);
     survives::<Contender>(text);
-    survives::<TunedPolicy>(text);
+    survives::<PolicySpec>(text);
     if let Some(weight) = survives::<Weight>(text) {
         assert_eq!(Weight::from_record(weight.get()), weight);
     }

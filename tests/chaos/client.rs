@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancer::compare::{
+use balancer_lab::{
     client::{of_hyper, of_io},
     report::ErrorKind,
 };

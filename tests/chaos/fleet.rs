@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancer::socket;
+use balancer_steering::socket;
 use harness::host::balancer;
 use rustix::stdio::dup2_stdin;
 

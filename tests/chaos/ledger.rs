@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use balancer::compare::report::ErrorKind;
+use balancer_lab::report::ErrorKind;
 
 /// A request on one connection.
 #[derive(Clone, Copy, Debug)]

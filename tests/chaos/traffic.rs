@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancer::{compare::pacer::Pacer, machine};
+use balancer_lab::{machine, pacer::Pacer};
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},

@@ -5,20 +5,38 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use balancer::{
-    group::{Group, GroupIdentity, Protocol, own_netns},
+use balancer_common::record::SlotState;
+use balancer_steering::{
+    group::{GroupIdentity, GroupSpec, Protocol, own_netns},
+    options::PolicyOptions,
     policy::Policy,
+    policy_spec::PolicySpec,
     process::Identity,
     snapshot::Snapshot,
     socket,
     steering::{Steering, Store},
-    tuning::Tuning,
     weight::Weight,
 };
-use balancer_ebpf::record::SlotState;
 use socket2::{Domain, Socket, Type};
 
 use crate::host::Host;
+
+/// Members that accept nobody are not passed over for that.
+pub const PATIENT: PolicyOptions =
+    PolicyOptions { avoid_stalled: None, ..PolicySpec::plain(Policy::Kernel).options };
+
+/// All policies that steer.
+pub const POLICIES: [Policy; 9] = [
+    Policy::Hash,
+    Policy::RoundRobin,
+    Policy::Weighted,
+    Policy::Random,
+    Policy::Sticky,
+    Policy::Cpu,
+    Policy::LeastConnections,
+    Policy::TwoChoices,
+    Policy::ShortestQueue,
+];
 
 /// A steered group without workers.
 pub struct TestGroup {
@@ -31,42 +49,44 @@ pub struct TestGroup {
 }
 
 impl TestGroup {
-    /// A member for each weight, all live, on a port of the kernel's choosing.
+    /// A member for each weight, all live, on a port of the kernel's choosing. Nobody need accept in time.
     pub fn new(host: &Host, protocol: Protocol, policy: Policy, weights: &[u16]) -> Self {
-        Self::tuned(host, protocol, policy, Tuning::default(), weights)
+        Self::spec(host, protocol, policy, PATIENT, weights)
     }
 
     /// As [`TestGroup::new`], with options.
-    pub fn tuned(
+    pub fn spec(
         host: &Host,
         protocol: Protocol,
         policy: Policy,
-        tuning: Tuning,
+        options: PolicyOptions,
         weights: &[u16],
     ) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::bound(host, protocol, address, policy, tuning, weights)
+        Self::bound(host, protocol, address, policy, options, weights)
     }
 
-    /// As [`TestGroup::tuned`], at another address.
+    /// As [`TestGroup::spec`], at another address.
     pub fn bound(
         host: &Host,
         protocol: Protocol,
         address: SocketAddr,
         policy: Policy,
-        tuning: Tuning,
+        options: PolicyOptions,
         weights: &[u16],
     ) -> Self {
         let first = bind(protocol, address);
         let address = first.local_addr().unwrap().as_socket().unwrap();
-        let group = Group {
+        let group = GroupSpec {
             identity: GroupIdentity { netns: own_netns().unwrap(), protocol, address },
             policy,
             agent: Identity { pid: 0, start: 0 },
             log_level: 0,
             adopted: false,
             replaced: false,
-            tuning,
+            counted: true,
+            index: 0,
+            options,
         };
         let store = Store::prepare(host.bpffs()).unwrap();
         let (mut steering, _) = Steering::create(&store, "test", &group, |_| Ok(())).unwrap();

@@ -9,7 +9,8 @@ use std::{
     thread,
 };
 
-use balancer::{kernel::MINIMUM, sandbox};
+use balancer_lab::sandbox;
+use balancer_steering::kernel::MINIMUM;
 use rustix::{
     process::{Pid, Signal, geteuid, kill_process},
     thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities},
@@ -68,6 +69,11 @@ impl Host {
     /// Where a group is pinned.
     pub fn pins(&self, group: &str) -> PathBuf {
         self.bpffs().join("balancer").join(group)
+    }
+
+    /// Where what all groups of this host share is pinned.
+    pub fn shared_pins(&self) -> PathBuf {
+        self.bpffs().join(format!("balancer-shared-{}", balancer_common::LAYOUT_VERSION))
     }
 
     /// Whether nothing of balancer is pinned.

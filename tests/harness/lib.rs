@@ -22,5 +22,5 @@ pub use self::{
     group::TestGroup,
     host::Host,
     running::Running,
-    tools::{fifo, lacking, needs_kernel, nft, there},
+    tools::{fifo, has_open, lacking, needs_kernel, nft, there},
 };

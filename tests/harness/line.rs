@@ -18,7 +18,7 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// Where nobody listens.
+    /// Returns an error if nobody listens.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -28,7 +28,7 @@ impl Client {
     /// Who serves it.
     ///
     /// # Errors
-    /// Where it is not answered.
+    /// Returns an error if it is not answered.
     pub fn ask(&mut self) -> io::Result<u32> {
         self.0.get_mut().write_all(b"who\n")?;
         let mut line = String::new();
@@ -40,7 +40,7 @@ impl Client {
 /// Asks once, over a connection of its own.
 ///
 /// # Errors
-/// Where it is not answered.
+/// Returns an error if it is not answered.
 pub fn ask(address: SocketAddr) -> io::Result<u32> {
     Client::connect(address)?.ask()
 }

@@ -13,20 +13,39 @@ use rustix::process::Signal;
 
 use crate::running::{PATIENCE, send, wait_until_gone, watch};
 
-/// Arguments: tcp or udp, address, port, the name that it goes by.
+/// Arguments: tcp, udp or mptcp, address, port, the name that it goes by, and the type of a BPF map
+/// that its socket is in, with the size of the map's values.
 const SCRIPT: &str = "\
-import os, socket, sys
+import os, socket, struct, sys
 
-kind, host, port, name = sys.argv[1:]
+kind, host, port, name, map, size = sys.argv[1:]
 if name:
     open('/proc/self/comm', 'w').write(name)
+protocol = 262 if kind == 'mptcp' else 0
+kind = kind.removeprefix('mp')
 family = socket.AF_INET6 if ':' in host else socket.AF_INET
-server = socket.socket(family, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM)
+stream = socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM
+server = socket.socket(family, stream, protocol)
 server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 server.bind((host, int(port)))
 answer = b'%d' % os.getpid()
 if kind == 'tcp':
     server.listen(1024)
+
+def bpf(command, attributes):
+    import ctypes
+    number = {'x86_64': 321, 'aarch64': 280}[os.uname().machine]
+    room = ctypes.create_string_buffer(attributes, 128)
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.syscall(number, command, room, 128)
+    assert result >= 0, os.strerror(ctypes.get_errno())
+    return result
+
+if map != '0':
+    import ctypes
+    array = bpf(0, struct.pack('IIIIIII16s', int(map), 4, int(size), 4, 0, 0, 0, b'theirs'))
+    key, value = ctypes.c_uint32(1), ctypes.c_uint64(server.fileno())
+    bpf(2, struct.pack('IIQQQ', array, 0, ctypes.addressof(key), ctypes.addressof(value), 0))
 print(os.getpid(), flush=True)
 while True:
     if kind == 'tcp':
@@ -37,6 +56,54 @@ while True:
         _, client = server.recvfrom(64)
         server.sendto(answer, client)
 ";
+
+/// Arguments: tcp or udp, address, port, how many sockets, seconds until a child that died has a
+/// successor.
+const PREFORK: &str = "\
+import os, socket, sys, time
+
+kind, host, port, count, pause = sys.argv[1:]
+family = socket.AF_INET6 if ':' in host else socket.AF_INET
+sockets = []
+for _ in range(int(count)):
+    server = socket.socket(family, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    server.bind((host, int(port)))
+    if kind == 'tcp':
+        server.listen(1024)
+    sockets.append(server)
+
+def born(server):
+    pid = os.fork()
+    if pid:
+        return pid
+    for other in sockets:
+        if other is not server:
+            other.close()
+    answer = b'%d' % os.getpid()
+    while True:
+        if kind == 'tcp':
+            client, _ = server.accept()
+            client.sendall(answer)
+            client.close()
+        else:
+            _, client = server.recvfrom(64)
+            server.sendto(answer, client)
+
+children = {born(server): server for server in sockets}
+print(os.getpid(), flush=True)
+while True:
+    server = children.pop(os.wait()[0])
+    time.sleep(float(pause))
+    children[born(server)] = server
+";
+
+/// Of `enum bpf_map_type`, for [`Server::in_map`].
+pub const SOCKMAP: u32 = 15;
+/// As [`SOCKMAP`].
+pub const SOCKHASH: u32 = 18;
+/// As [`SOCKMAP`].
+pub const SOCKARRAY: u32 = 20;
 
 /// A server started by hand.
 pub struct Server {
@@ -55,8 +122,28 @@ impl Server {
     pub fn named(kind: &str, address: &str, name: &str) -> Self {
         let address: SocketAddr = address.parse().unwrap();
         let (host, port) = (address.ip().to_string(), address.port().to_string());
+        Self::script(&[SCRIPT, kind, &host, &port, name, "0", "0"])
+    }
+
+    /// As [`Server::start`], with its socket in a BPF map of this type, whose values are of this size.
+    pub fn in_map(kind: &str, address: &str, map: u32, size: u32) -> Self {
+        let address: SocketAddr = address.parse().unwrap();
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        Self::script(&[SCRIPT, kind, &host, &port, "", &map.to_string(), &size.to_string()])
+    }
+
+    /// A server that opens so many sockets and has a child accept from each; a child that dies gets a
+    /// successor after so many seconds.
+    pub fn prefork(kind: &str, address: &str, count: usize, pause: u32) -> Self {
+        let address: SocketAddr = address.parse().unwrap();
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        Self::script(&[PREFORK, kind, &host, &port, &count.to_string(), &pause.to_string()])
+    }
+
+    fn script(args: &[&str]) -> Self {
         let mut child = Command::new("python3")
-            .args(["-c", SCRIPT, kind, &host, &port, name])
+            .arg("-c")
+            .args(args)
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3");
@@ -109,7 +196,8 @@ pub fn ask(address: &str, count: usize) -> BTreeMap<u32, usize> {
 
 /// Who answers so many datagrams of one client, by PID.
 pub fn ask_udp(address: &str, count: usize) -> BTreeMap<u32, usize> {
-    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let own = if address.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" };
+    let client = UdpSocket::bind(own).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     tally(count, || {
         client.send_to(b"?", address).unwrap();

@@ -3,13 +3,14 @@
 
 use std::{
     env,
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
     thread,
 };
 
-use balancer::kernel::{self, Release};
+use balancer_steering::kernel::{self, Release};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// Whether the running kernel is of this release or newer. If not, the test that asks is skipped, and
@@ -39,11 +40,16 @@ pub fn lacking(what: &str) {
     skip(&format!("there is no {what} here"));
 }
 
-/// Says that a test is skipped, on a line that `cargo xtask test` counts, and past libtest, which
-/// shows nothing of a test that passed.
+/// Says that a test is skipped: on a line past libtest, which shows nothing of a test that passed, and in
+/// the file that `cargo xtask test` reads afterwards.
 pub fn skip(why: &str) {
     let test = thread::current().name().unwrap_or_default().to_owned();
-    let _ = io::stdout().write_all(format!("SKIPPED: {test}: {why}\n").as_bytes());
+    let line = format!("SKIPPED: {test}: {why}\n");
+    let _ = io::stdout().write_all(line.as_bytes());
+    if let Some(path) = env::var_os("BALANCER_SKIPPED") {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("a line in a file");
+    }
 }
 
 /// Changes the rules for packets in this network namespace.
@@ -56,6 +62,12 @@ fn find(program: &str) -> Option<PathBuf> {
     // Where root's programs are is not on everybody's path.
     let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     directories.map(|directory| directory.join(program)).find(|path| Path::is_file(path))
+}
+
+/// Whether a process has a file or directory open, as one has that it waits to lock.
+pub fn has_open(process: u32, place: &Path) -> bool {
+    let fds = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|open| open == place)
 }
 
 /// Makes a FIFO: who opens it waits until somebody opens the other end.

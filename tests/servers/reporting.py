@@ -7,8 +7,7 @@ import struct
 import threading
 import time
 
-SLOT = int(os.environ["BALANCER_SLOT"])
-LOADS = mmap.mmap(int(os.environ["BALANCER_LOAD_FD"]), 2048 * 8)
+WORD = mmap.mmap(int(os.environ["BALANCER_LOAD_FD"]), 8)
 lock = threading.Lock()
 load = 0
 
@@ -17,7 +16,7 @@ def add(work):
     global load
     with lock:
         load += work
-        struct.pack_into("=Q", LOADS, SLOT * 8, load)
+        struct.pack_into("=Q", WORD, 0, load)
 
 
 def serve(connection):

@@ -1,0 +1,21 @@
+//! What a user of the command line sees: every verb, and the agents of `run` and `attach`.
+
+mod attach;
+mod commands;
+mod compare;
+mod control;
+mod cut_short;
+mod documents;
+mod drain;
+mod examples;
+mod generator;
+mod groups;
+mod hangup;
+mod lifecycle;
+mod meanwhile;
+mod never_waits;
+mod refusals;
+mod reload;
+mod report;
+mod takeover;
+mod user;
