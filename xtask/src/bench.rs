@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{command, ebpf, workspace::Workspace};
 
-/// Measure the policies, or with `peers` also HAProxy, nginx and nftables; through sudo if need be
+/// Measure the policies, or with `peers` HAProxy, nginx and nftables too; through sudo if need be
 #[derive(Args)]
 #[command(after_help = "Examples:
   cargo xtask bench

@@ -12,12 +12,12 @@ use crate::{
 
 /// Build the eBPF object that is kept in git, or check it
 ///
-/// Needs a Rust toolchain with the library's sources and bpf-linker; says how to install them where
-/// they lack.
+/// It needs bpf-linker and a Rust toolchain with the library's sources, and says how to install them if
+/// they are missing.
 #[derive(Args)]
 #[command(after_help = "Examples:
   cargo xtask build-ebpf                   after a change in balancer-ebpf; commit the result
-  cargo xtask build-ebpf --check           is the object in git the one of these sources?
+  cargo xtask build-ebpf --check           was the object in git built from these sources?
   cargo xtask build-ebpf --out /tmp/new.o  to try it: BALANCER_OBJECT=/tmp/new.o balancer run")]
 pub struct Options {
     /// Fail if the object in git is stale, build a fresh one elsewhere and print its path

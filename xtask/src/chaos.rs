@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::{command, ebpf, workspace::Workspace};
 
-/// Kill, stop, replace and switch under load, and account for every request
+/// Kill, stop and replace workers and switch policies under load, and account for every request
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 #[command(after_help = "Examples:
@@ -21,7 +21,7 @@ pub struct Options {
     args: Vec<OsString>,
 }
 
-/// The same for 10 minutes, watching the memory and descriptors of balancer itself
+/// Do the same as `chaos` for 10 minutes, and watch the memory and descriptors of balancer itself
 #[derive(Args)]
 #[command(after_help = "Examples:
   cargo xtask soak
@@ -31,7 +31,7 @@ pub struct SoakOptions {
     #[arg(long, value_name = "MINUTES", default_value = "10")]
     minutes: String,
 
-    /// Draws what is done
+    /// What the faults are drawn from
     #[arg(long, value_name = "N", default_value = "1")]
     seed: String,
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    command,
+    command, docs,
     ebpf::{self, compile, toolchain::Toolchain},
     workspace::Workspace,
 };
@@ -34,26 +34,32 @@ enum Check {
     Fmt,
     /// Clippy has nothing to say about what runs in userspace
     Clippy,
-    /// Nor about the eBPF programs
+    /// Clippy has nothing to say about the eBPF programs
     ClippyEbpf,
-    /// The documentation builds without warnings
+    /// The links of the documents point to something, and the library's documentation builds without
+    /// warnings
     Docs,
     /// Licences, sources and known vulnerabilities of the dependencies
     Deny,
-    /// The eBPF object in git is the one of these sources
+    /// The eBPF object in git was built from these sources
     Object,
-    /// Hostile input breaks no parser, a minute each
+    /// Hostile input breaks no parser; a minute per target
     Fuzz,
     /// The whole test suite, on an object built just now
     Test,
-    /// What of it asks most of the kernel, on other kernels
+    /// The tests that ask most of the kernel, on other kernels
     Kernels,
-    /// Nothing is lost without a cause in a minute of faults
+    /// The tests whose result can depend on several CPUs, on the same kernels
+    KernelsSmp,
+    /// A minute of faults loses nothing without a cause
     Chaos,
 }
 
 /// The kernels of Debian 12 and 13.
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
+
+/// CPUs of these kernels in `kernels-smp`; more than most machines that build this have.
+const SMP_CPUS: &str = "--cpus=4";
 
 /// Runs the verb.
 pub fn ci(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -97,20 +103,25 @@ impl Check {
                 "-Dwarnings",
             ])),
             Self::ClippyEbpf => compile::lint(workspace, &Toolchain::find()?),
-            Self::Docs => command::run(
-                cargo.args(["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-Dwarnings"),
-            ),
+            Self::Docs => {
+                docs::check(workspace)?;
+                cargo.args(["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-Dwarnings");
+                command::run(&mut cargo)
+            }
             Self::Deny => deny(workspace),
             Self::Object => {
                 *fresh = Some(ebpf::check(workspace)?);
                 Ok(())
             }
             Self::Fuzz => command::run(cargo.args(["xtask", "fuzz"])),
-            Self::Test | Self::Kernels => {
+            Self::Test | Self::Kernels | Self::KernelsSmp => {
                 let object = fresh.take().map_or_else(|| ebpf::check(workspace), Ok)?;
                 cargo.args(["xtask", "test"]).env(ebpf::OVERRIDE, fresh.insert(object));
-                if self == Self::Kernels {
+                if self != Self::Test {
                     cargo.args(KERNELS.map(|series| format!("--kernel={series}")));
+                }
+                if self == Self::KernelsSmp {
+                    cargo.arg(SMP_CPUS);
                 }
                 command::run(&mut cargo)
             }
@@ -135,12 +146,12 @@ fn deny(workspace: &Workspace) -> Result<()> {
     };
     let probe = workspace.cargo().args(["deny", "--version"]).output();
     if !probe.is_ok_and(|probe| probe.status.success()) {
-        bail!("cargo-deny is not here; install it: {INSTALL_DENY}");
+        bail!("cargo-deny is not installed; install it: {INSTALL_DENY}");
     }
     deny(&["check", "--hide-inclusion-graph", "bans", "licenses", "sources"])?;
     if deny(&["fetch", "db"]).is_err() {
         eprintln!(
-            "\n!! the database of advisories cannot be fetched from here: \
+            "\n!! the database of advisories cannot be fetched: \
              known vulnerabilities were NOT checked !!\n"
         );
         return Ok(());

@@ -82,14 +82,15 @@ pub fn capture(command: &mut Command) -> Result<String> {
     if !output.status.success() {
         bail!("`{line}` failed: {}", output.status);
     }
-    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed no text"))
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("`{line}` printed something that is not UTF-8"))
 }
 
 /// Runs a `cargo build`, which shows its progress, and returns the path of the binary that it made.
 pub fn build_binary(build: &mut Command, name: &str) -> Result<PathBuf> {
     let mut binaries = build_binaries(build)?.into_iter();
     let found = binaries.find_map(|(found, binary)| (found == name).then_some(binary));
-    found.with_context(|| format!("`{}` made no binary {name}", line(build)))
+    found.with_context(|| format!("`{}` did not build a binary {name}", line(build)))
 }
 
 /// As [`build_binary`], of all that it made, with their names.

@@ -20,9 +20,9 @@ use crate::workspace::Workspace;
 /// The crate that holds the programs, and the name of its binary.
 pub const CRATE: &str = "balancer-ebpf";
 
-/// The object as kept in git.
+/// The object as kept in git, in the crate that loads it.
 pub fn kept_object(workspace: &Workspace) -> PathBuf {
-    workspace.root.join(CRATE).join("object/balancer.bpf.o")
+    workspace.root.join("balancer-steering/object/balancer.bpf.o")
 }
 
 fn kept_record(workspace: &Workspace) -> PathBuf {
@@ -38,7 +38,7 @@ pub fn overridden() -> Result<Option<PathBuf>> {
     // Test binaries run in the directories of their crates.
     let object = path::absolute(object)?;
     if !object.is_file() {
-        bail!("{OVERRIDE} names {}, where no file is; unset it?", object.display());
+        bail!("{OVERRIDE} names {}, which is not a file; unset it", object.display());
     }
     Ok(Some(object))
 }
@@ -87,12 +87,12 @@ pub fn check(workspace: &Workspace) -> Result<PathBuf> {
     let record = Record::read(&kept_record(workspace))?;
     if !record.is_by(&toolchain.compiler, &toolchain.linker) {
         eprintln!(
-            "the kept object was built by {} with {}, this one by {} with {}: not compared",
+            "the object in git was built by {} with {}, this one by {} with {}; they are not compared",
             record.compiler, record.linker, toolchain.compiler, toolchain.linker
         );
     } else if digest::of_bytes(&fresh) != record.object {
         bail!(
-            "the same compiler and linker make another object ({}) of these sources than {}; \
+            "the same compiler and linker make a different object ({}) from these sources than {}; \
              run `cargo xtask build-ebpf` and commit the result, or if that changes nothing, \
              look for what in the build depends on the machine (a linker with another LLVM?)",
             path.display(),
@@ -114,7 +114,7 @@ fn why_stale(workspace: &Workspace) -> Result<Option<String>> {
     let bytes =
         fs::read(&object).with_context(|| format!("could not read {}", object.display()))?;
     Ok(if digest::of_sources(&workspace.root)? != record.sources {
-        Some(format!("the sources of {CRATE} changed since {} was built", object.display()))
+        Some(format!("the sources of the programs changed since {} was built", object.display()))
     } else if digest::of_bytes(&bytes) != record.object {
         Some(format!("{} is not the object that its record describes", object.display()))
     } else {

@@ -36,14 +36,14 @@ const PATIENCE: u32 = 20;
 /// As is one that takes more memory: MiB.
 const MEMORY: u32 = 1024;
 
-/// Put hostile input to every parser of balancer, two targets at a time where there are two CPUs
+/// Put hostile input to every parser of balancer, one target per CPU at a time
 #[derive(Args)]
 #[command(after_help = "Examples:
   cargo xtask fuzz
   cargo xtask fuzz report --seconds 600 --keep
   cargo xtask fuzz report --input target/fuzz/artifacts/report/crash-…")]
 pub struct Options {
-    /// Only this target, see fuzz/fuzz_targets
+    /// Run only this target; see fuzz/fuzz_targets
     target: Option<String>,
 
     /// How long each target runs
@@ -78,7 +78,7 @@ pub fn fuzz(workspace: &Workspace, options: &Options) -> Result<()> {
         let names: Vec<String> = targets.iter().map(|target| target.name.clone()).collect();
         targets.retain(|target| target.name == *wanted);
         if targets.is_empty() {
-            bail!("there is no fuzz target `{wanted}`; there are: {}", names.join(", "));
+            bail!("there is no fuzz target `{wanted}`; choose from {}", names.join(", "));
         }
     }
     if let Some(input) = &options.input {
@@ -92,7 +92,7 @@ pub fn fuzz(workspace: &Workspace, options: &Options) -> Result<()> {
         println!("{:<14} {outcome}", target.name);
         if let Some(failure) = &outcome.failure {
             let (name, log) = (&target.name, target.log());
-            println!("{failure}\nall it said: {}", log.display());
+            println!("{failure}\nits whole output: {}", log.display());
             if let Some(input) = &outcome.input {
                 println!("to reproduce: cargo xtask fuzz {name} --input {input}");
             }

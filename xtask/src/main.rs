@@ -6,9 +6,11 @@ mod chaos;
 mod ci;
 mod command;
 mod compare;
+mod docs;
 mod ebpf;
 mod fuzz;
 mod kernel;
+mod release;
 mod run;
 mod tally;
 mod test;
@@ -38,7 +40,9 @@ enum Verb {
     Soak(chaos::SoakOptions),
     Fuzz(fuzz::Options),
     BuildEbpf(build_ebpf::Options),
+    Docs(docs::Options),
     Ci(ci::Options),
+    Release(release::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,7 +56,9 @@ fn main() -> ExitCode {
         Verb::Soak(options) => chaos::soak(&workspace, &options),
         Verb::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Verb::BuildEbpf(options) => build_ebpf::build_ebpf(&workspace, &options),
+        Verb::Docs(options) => docs::docs(&workspace, &options),
         Verb::Ci(options) => ci::ci(&workspace, &options),
+        Verb::Release(options) => release::release(&workspace, &options),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,37 +1,43 @@
 //! `cargo xtask test`: the whole suite in one command; what needs root gets it.
 
-use std::{
-    ffi::OsString,
-    io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
-};
+use std::{env, ffi::OsString, fs};
 
-use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use anyhow::{Context as _, Result};
+use clap::{Args, value_parser};
 
 use crate::{
     command, ebpf,
     kernel::{self, Series},
-    tally::Tally,
     workspace::Workspace,
 };
 
-/// Run all tests: unit, property and documentation tests, then the integration tests as root
+/// Installs the runner of the tests.
+const INSTALL: &str = "cargo install --locked cargo-nextest";
+
+/// Run all tests: unit, property, integration and documentation tests, as root
 #[derive(Args)]
 #[command(after_help = "Examples:
   cargo xtask test
-  cargo xtask test drain                   of the integration tests, those named so
-  cargo xtask test -- --nocapture
+  cargo xtask test drain                   those with this in their name
+  cargo xtask test -- --no-capture
   cargo xtask test --kernel 6.1 --kernel 6.12
-  cargo xtask test --kernel 6.1 policies   of tests/policies.rs, those that run there
+  cargo xtask test --kernel 6.1 policies::
+  cargo xtask test --kernel 6.12 --cpus 4 load
   BALANCER_OBJECT=/tmp/new.o cargo xtask test")]
 pub struct Options {
     /// Instead run the integration tests on Debian's newest kernel of this series, under qemu; the
-    /// arguments are names of files of tests, of tests, or options of test binaries
+    /// arguments are parts of names of tests, or options of the test binary
     #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<Series>,
 
-    /// Arguments of the `cargo test` that runs the integration tests
+    /// CPUs of each emulated machine. They run in turn on one CPU of this machine, so several are no
+    /// faster than one. With more than one and without arguments, only the tests run whose result
+    /// can depend on the number of CPUs
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "kernels",
+        value_parser = value_parser!(u8).range(1..=16))]
+    cpus: u8,
+
+    /// Arguments of `cargo nextest run`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
@@ -40,44 +46,31 @@ pub struct Options {
 pub fn test(workspace: &Workspace, options: &Options) -> Result<()> {
     ebpf::ensure(workspace)?;
     if !options.kernels.is_empty() {
-        return kernel::test(workspace, &options.kernels, &options.args);
+        return kernel::test(workspace, &options.kernels, options.cpus, &options.args);
     }
-
-    let mut unit = workspace.cargo();
-    unit.args(["test", "--workspace", "--exclude", "balancer-tests"]);
-    let mut tally = Tally::default();
-    run_tests(&mut unit, &mut tally)?;
-
     let mut build = workspace.cargo();
-    build.args(["build", "-p", "balancer", "--bins", "--examples"]);
+    build.args(["build", "-p", "balancer", "-p", "balancer-steering", "--bins", "--examples"]);
     command::announce(&build);
     let balancer = command::build_binary(&mut build, "balancer")?;
 
-    let mut integration = workspace.cargo();
-    integration.args(["test", "-p", "balancer-tests"]).args(command::as_root());
-    integration.args(command::as_typed(&options.args)).env("BALANCER_BIN", balancer);
+    let skipped = workspace.target.join("skipped-tests");
+    let _ = fs::remove_file(&skipped);
+    let mut nextest = workspace.cargo();
+    nextest.args(["nextest", "run", "--workspace"]).args(command::as_root());
+    if env::var_os("CI").is_some() {
+        nextest.arg("--profile=ci");
+    }
+    nextest.args(command::as_typed(&options.args));
+    nextest.env("BALANCER_BIN", balancer).env("BALANCER_SKIPPED", &skipped);
     if let Some(object) = ebpf::overridden()? {
-        integration.env(ebpf::OVERRIDE, object);
+        nextest.env(ebpf::OVERRIDE, object);
     }
-    run_tests(&mut integration, &mut tally)?;
-
-    println!("\n{tally}");
-    Ok(())
-}
-
-/// Runs a `cargo test`, hands on what it prints, and adds up the results of its many binaries.
-fn run_tests(command: &mut Command, tally: &mut Tally) -> Result<()> {
-    command::announce(command);
-    let mut child = command.stdout(Stdio::piped()).spawn().context("could not start cargo")?;
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).lines() {
-            let line = line.context("cargo test printed what is no text")?;
-            println!("{line}");
-            tally.add_line(&line);
-        }
+    command::run(&mut nextest).with_context(|| format!("if cargo has no nextest: {INSTALL}"))?;
+    if options.args.is_empty() {
+        command::run(workspace.cargo().args(["test", "--workspace", "--doc"]))?;
     }
-    if !child.wait().context("could not wait for cargo")?.success() {
-        bail!("{tally}; see above");
+    if let Ok(lines) = fs::read_to_string(&skipped) {
+        println!("\n{lines}{} tests were skipped", lines.lines().count());
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ fn target_directory(root: &Path) -> Result<PathBuf> {
         "--no-deps",
     ]))?;
     let metadata: Value =
-        serde_json::from_str(&output).context("cargo metadata printed something else than JSON")?;
+        serde_json::from_str(&output).context("cargo metadata did not print JSON")?;
     let target = metadata["target_directory"]
         .as_str()
         .context("cargo metadata names no target_directory; is this cargo older than 1.90?")?;

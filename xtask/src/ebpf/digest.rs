@@ -11,6 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{CRATE, compile};
 
+/// The crate of the workspace that the programs are built with.
+const CONTRACT: &str = "balancer-common";
+
 /// The dependencies that the object is made of.
 const LOCKED: [&str; 3] = ["aya-ebpf", "aya-log-ebpf", "aya-log-common"];
 
@@ -19,12 +22,14 @@ pub fn of_bytes(bytes: &[u8]) -> String {
     named(Sha256::digest(bytes).as_slice())
 }
 
-/// The digest of all that the object is made of, but for the tools: the crate, the versions of its
+/// The digest of all that the object is made of, but for the tools: the crates, the versions of their
 /// dependencies, the flags.
 pub fn of_sources(root: &Path) -> Result<String> {
     let mut files = Vec::new();
-    collect(&root.join(CRATE).join("src"), &mut files)?;
-    files.push(root.join(CRATE).join("Cargo.toml"));
+    for name in [CRATE, CONTRACT] {
+        collect(&root.join(name).join("src"), &mut files)?;
+        files.push(root.join(name).join("Cargo.toml"));
+    }
 
     let mut parts = Vec::new();
     for file in files {

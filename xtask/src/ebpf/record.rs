@@ -26,7 +26,7 @@ impl Record {
             .map_err(anyhow::Error::from)
             .and_then(|text| Self::parse(&text))
             .with_context(|| {
-                format!("could not read {}; write it anew: cargo xtask build-ebpf", path.display())
+                format!("could not read {}; write it again: cargo xtask build-ebpf", path.display())
             })
     }
 

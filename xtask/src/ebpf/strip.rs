@@ -12,14 +12,14 @@ const NEEDED: [&[u8]; 2] = [b".BTF", b".BTF.ext"];
 
 /// The object without its debug sections.
 pub fn strip(object: &[u8]) -> Result<Vec<u8>> {
-    let mut builder = Builder::read(object).context("the linker's output is no ELF object")?;
+    let mut builder = Builder::read(object).context("the linker's output is not an ELF object")?;
     for section in &mut builder.sections {
         section.delete = is_ballast(&section.name);
     }
     builder.delete_orphans();
     for name in NEEDED {
         if !builder.sections.iter().any(|section| &*section.name == name) {
-            bail!("the linker made no {} section", String::from_utf8_lossy(name));
+            bail!("the linker's output has no {} section", String::from_utf8_lossy(name));
         }
     }
     // LLVM names sections and symbols from one table; the builder wants one for each.

@@ -37,13 +37,15 @@ impl Toolchain {
         match (compiler, linker) {
             (Some(Candidate { sysroot, compiler, .. }), Some(linker_directory)) => {
                 let linker = version_line(&linker_directory.join("bpf-linker"))
-                    .context("bpf-linker does not say its version; install it anew")?;
+                    .context("bpf-linker does not print its version; install it again")?;
                 Ok(Self { sysroot, compiler, linker_directory, linker })
             }
             (Some(_), None) => {
                 bail!("no bpf-linker on PATH or in cargo's bin directory; {INSTALL}")
             }
-            (None, _) => bail!("no Rust toolchain here has the library's sources; {INSTALL}"),
+            (None, _) => {
+                bail!("no Rust toolchain on this machine has the library's sources; {INSTALL}")
+            }
         }
     }
 

@@ -64,7 +64,7 @@ pub fn find(cache: &Path, series: Series) -> Result<Image> {
         }
     }
     bail!(
-        "none of the packages of Linux {series} that apt's lists name could be had: {}; if the \
+        "none of the packages of Linux {series} that apt's lists name could be downloaded: {}; if the \
          lists are old, run `apt-get update`",
         tried.join(", ")
     )
@@ -75,7 +75,7 @@ fn candidates(cache: &Path, series: Series) -> Result<Vec<String>> {
     let pattern = format!("^linux-image-{}[.]{}[.].*{FLAVOUR}$", series.major, series.minor);
     let listed =
         command::capture(Command::new("apt-cache").args(["search", "--names-only", &pattern]))
-            .context("kernel images are Debian's, and come by apt")?;
+            .context("cannot start apt-cache, which lists Debian's kernels")?;
     let listed = listed.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned);
     let prefix = format!("linux-image-{series}.");
     let cached = fs::read_dir(cache).into_iter().flatten().flatten();

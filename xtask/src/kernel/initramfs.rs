@@ -35,7 +35,7 @@ pub fn make(cache: &Path, suite: &Suite, images: &[Image]) -> Result<PathBuf> {
     stage.script("init", include_str!("init.sh"))?;
     stage.script("suite", &script(suite))?;
     stage.program(
-        &on_path("busybox").context("busybox is not here; install busybox-static")?,
+        &on_path("busybox").context("busybox is not installed; install busybox-static")?,
         "/bin/busybox",
     )?;
     stage.link("busybox", "sh")?;
@@ -46,9 +46,7 @@ pub fn make(cache: &Path, suite: &Suite, images: &[Image]) -> Result<PathBuf> {
     if on_path("python3").is_some() {
         stage.python()?;
     }
-    for binary in &suite.binaries {
-        stage.program(&binary.path, &format!("/tests/{}", binary.name))?;
-    }
+    stage.program(&suite.binary, "/tests/suite")?;
     stage.program(&suite.balancer, "/bin/balancer")?;
     stage.tree(&suite.tests.join("servers"), &|path| path.is_file())?;
     if let Some(object) = &suite.object {
@@ -73,11 +71,8 @@ fn script(suite: &Suite) -> String {
     if env::var_os("CI").is_some() {
         lines.push("export CI=1".to_owned());
     }
-    lines.extend(suite.binaries.iter().map(|binary| {
-        let args: String =
-            binary.args.iter().map(|arg| format!(" {}", quoted(arg.as_ref()))).collect();
-        format!("run {}{args}", binary.name)
-    }));
+    let args: String = suite.args.iter().map(|arg| format!(" {}", quoted(arg.as_ref()))).collect();
+    lines.push(format!("run suite{args}"));
     lines.join("\n") + "\n"
 }
 
@@ -125,7 +120,7 @@ impl Stage {
     fn program(&self, path: &Path, inside: &str) -> Result<()> {
         let place = self.place(inside.as_ref())?;
         command::capture(Command::new("strip").arg("--strip-debug").arg("-o").args([&place, path]))
-            .context("strip comes with Debian's binutils")?;
+            .context("cannot start strip; it is in Debian's package binutils")?;
         self.libraries(path)
     }
 
@@ -142,7 +137,7 @@ impl Stage {
     fn python(&self) -> Result<()> {
         let answer = command::capture(Command::new("python3").args(["-c", ASK_PYTHON]))?;
         let (binary, modules) =
-            answer.split_once('\n').context("python3 does not say where it is")?;
+            answer.split_once('\n').context("python3 does not print where it is")?;
         let binary = fs::canonicalize(binary)?;
         self.copy(&binary)?;
         self.libraries(&binary)?;
@@ -185,7 +180,7 @@ impl Stage {
         cpio.args(["--quiet", "--create", "--format=newc", "--owner=0:0"]).current_dir(&self.0);
         cpio.stdin(names).stdout(File::create(archive)?);
         command::run_as(&mut cpio, &format!("packing {}", archive.display()))
-            .context("cpio comes with Debian's package of that name")
+            .context("cannot start cpio; it is in Debian's package cpio")
     }
 }
 
