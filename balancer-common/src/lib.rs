@@ -96,8 +96,8 @@ pub mod maps {
     pub const GROUPS: &str = "GROUPS";
     /// `SK_STORAGE`, one a host: a socket's [`crate::record::Place`].
     pub const SLOT_OF: &str = "SLOT_OF";
-    /// `HASH`, one a host: cookie of a connection that migrated → the [`crate::record::Place`] it
-    /// belongs to since.
+    /// `HASH`, one a host: cookie of a connection that migrated → the [`crate::record::Tag`] that it
+    /// has had since.
     pub const MOVED: &str = "MOVED";
     /// `ARRAY`, one word, one a host: connections that were open before counting began and are still;
     /// may be mapped into memory.

@@ -175,11 +175,10 @@ pub struct LoadRecord {
     pub reserved: [u64; 4],
 }
 
-/// Which tenant a socket belongs to: kept with the socket, and cloned from a listener into the
-/// connections that come by it.
+/// Which tenant a socket belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Place {
+pub struct Tag {
     /// Cookie of the listener. 0 for a connection that is not counted.
     pub tenant: u64,
     /// Its group's index among the host's groups.
@@ -188,6 +187,14 @@ pub struct Place {
     pub slot: u16,
     /// While a connection is counted there as open: 1, or [`OPEN_BEFORE`].
     pub counted: u32,
+}
+
+/// What is kept with a socket, and cloned from a listener into the connections that come by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Place {
+    /// Whose it is.
+    pub tag: Tag,
     /// What the connection owes: see [`crate::request`].
     pub work: u64,
     /// When it was established, until its first answer; nanoseconds of `CLOCK_MONOTONIC`, as those below.
@@ -198,13 +205,12 @@ pub struct Place {
     pub owed: u64,
 }
 
-impl Place {
+impl Tag {
     /// Of a slot of a group; both are below 65,536.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "said above")]
     pub const fn of(tenant: u64, group: u32, slot: u32, counted: u32) -> Self {
-        let (group, slot) = (group as u16, slot as u16);
-        Self { tenant, group, slot, counted, work: 0, established: 0, arrived: 0, owed: 0 }
+        Self { tenant, group: group as u16, slot: slot as u16, counted }
     }
 }
 
@@ -225,7 +231,7 @@ pub struct RequestTimes {
     pub to_first: Times,
 }
 
-/// Of a [`Place`]: the connection was open before counting began.
+/// Of a [`Tag`]: the connection was open before counting began.
 pub const OPEN_BEFORE: u32 = 2;
 
 /// Looks at one listener from several places: netfilter's `socket` match or TPROXY first, the delivery
@@ -350,6 +356,7 @@ const _: () = assert!(size_of::<GroupRecord>() == 72);
 const _: () = assert!(size_of::<MemberRecord>() == 48);
 const _: () = assert!(size_of::<AgentRecord>() == 40 + WHY_BYTES);
 const _: () = assert!(size_of::<LoadRecord>() == 128);
+const _: () = assert!(size_of::<Tag>() == 16);
 const _: () = assert!(size_of::<Place>() == 48);
 const _: () = assert!(size_of::<Settings>() == 32);
 const _: () = assert!(size_of::<Offsets>() == 44);
@@ -361,7 +368,7 @@ const _: () = assert!(size_of::<RequestTimes>() == 3 * 8 * BUCKETS);
 mod pod {
     use super::{
         AgentRecord, GroupRecord, LoadRecord, MemberRecord, Misses, Offsets, Place, Settings,
-        SlotCounters, Watch,
+        SlotCounters, Tag, Watch,
     };
 
     // SAFETY: `repr(C)`, integers only, no padding (sizes asserted above): every bit pattern is a
@@ -375,6 +382,8 @@ mod pod {
     unsafe impl aya::Pod for MemberRecord {}
     // SAFETY: as above.
     unsafe impl aya::Pod for LoadRecord {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Tag {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Place {}
     // SAFETY: as above.

@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use balancer_common::{
     load,
-    record::{LoadRecord, OPEN_BEFORE, Place},
+    record::{LoadRecord, OPEN_BEFORE, Place, Tag},
 };
 
 use crate::{early::jiffies, listens, maps, queue, request};
@@ -54,14 +54,14 @@ pub fn release(ctx: &SockContext) {
 #[inline(always)]
 fn established(ctx: &SockOpsContext) {
     let Some(place) = place(socket(ctx)) else { return };
-    if place.counted != 0 {
+    if place.tag.counted != 0 {
         return;
     }
-    place.counted = 1;
+    place.tag.counted = 1;
     let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
     // SAFETY: the kernel's context. The flags that others have set stay.
     unsafe { bpf_sock_ops_cb_flags_set(ctx.ops, flags as i32) };
-    let Some(record) = record(place) else { return };
+    let Some(record) = record(place.tag) else { return };
     let reserved = load::pending(record.count) > 0;
     if !reserved {
         let now = load::lower(jiffies()).max(1);
@@ -84,27 +84,27 @@ fn established(ctx: &SockOpsContext) {
 /// already, is counted there no more.
 #[inline(always)]
 fn end(place: &mut Place, cookie: impl FnOnce() -> u64) {
-    if place.counted == 0 {
+    if place.tag.counted == 0 {
         return;
     }
-    if place.counted == OPEN_BEFORE
+    if place.tag.counted == OPEN_BEFORE
         && let Some(before) = maps::before()
     {
         maps::add(before, 1u64.wrapping_neg());
     }
-    place.counted = 0;
-    let mut found = record(place);
+    place.tag.counted = 0;
+    let mut found = record(place.tag);
     if found.as_ref().is_none_or(|record| record.moved != 0)
         && let Some(elsewhere) = maps::take_moved(cookie())
     {
-        found = record(&elsewhere);
+        found = record(elsewhere);
     }
     if let Some(record) = found.as_mut() {
         maps::add(&mut record.count, load::OPEN.wrapping_neg());
     }
     let epoch = maps::epoch();
     if epoch != 0 {
-        let first = record(place);
+        let first = record(place.tag);
         request::ended(place, first, found, epoch);
     }
 }
@@ -128,9 +128,9 @@ pub fn place(socket: *mut c_void) -> Option<&'static mut Place> {
     }
 }
 
-/// The record of a place, while its tenant is there.
+/// The record of a tenant, while it is there.
 #[inline(always)]
-fn record(place: &Place) -> Option<&'static mut LoadRecord> {
-    let record = maps::load_of(place.group.into(), place.slot.into())?;
-    (record.tenant == place.tenant && place.tenant != 0).then_some(record)
+pub fn record(tag: Tag) -> Option<&'static mut LoadRecord> {
+    let record = maps::load_of(tag.group.into(), tag.slot.into())?;
+    (record.tenant == tag.tenant && tag.tenant != 0).then_some(record)
 }

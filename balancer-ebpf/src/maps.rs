@@ -23,7 +23,7 @@ use balancer_common::{
     load::lower,
     record::{
         AgentRecord, EARLY_LOOKS, EarlyLook, GroupRecord, LoadRecord, MemberRecords, Misses, Place,
-        RequestTimes, SlotCounters,
+        RequestTimes, SlotCounters, Tag,
     },
     table,
 };
@@ -65,7 +65,7 @@ static REPORTED: ArrayOfMaps<Array<u64, 1, { BPF_F_MMAPABLE as usize }>, { MAX_S
     ArrayOfMaps::new();
 
 #[btf_map]
-static MOVED: HashMap<u64, Place, { MAX_MOVED as usize }, { BPF_F_NO_PREALLOC as usize }> =
+static MOVED: HashMap<u64, Tag, { MAX_MOVED as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
 #[btf_map]
@@ -274,23 +274,23 @@ pub fn slot_of_listener(cookie: u64) -> Option<u32> {
 
 /// Notes where a connection belongs that migrated; false where there is no room.
 #[inline(always)]
-pub fn set_moved(connection: u64, place: Place) -> bool {
-    MOVED.insert(connection, place, 0).is_ok()
+pub fn set_moved(connection: u64, tag: Tag) -> bool {
+    MOVED.insert(connection, tag, 0).is_ok()
 }
 
 /// Where a connection belongs that migrated.
 #[inline(always)]
-pub fn moved(connection: u64) -> Option<Place> {
+pub fn moved(connection: u64) -> Option<Tag> {
     // SAFETY: as in `slot_of_listener`.
     unsafe { MOVED.get(connection) }.copied()
 }
 
 /// As [`moved`], of one that is gone now.
 #[inline(always)]
-pub fn take_moved(connection: u64) -> Option<Place> {
-    let place = moved(connection)?;
+pub fn take_moved(connection: u64) -> Option<Tag> {
+    let tag = moved(connection)?;
     let _ = MOVED.remove(connection);
-    Some(place)
+    Some(tag)
 }
 
 /// How many connections are open that were so before counting began.

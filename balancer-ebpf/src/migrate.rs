@@ -6,7 +6,7 @@
 use aya_ebpf::{helpers::generated::bpf_get_socket_cookie, programs::SkReuseportContext};
 use balancer_common::{
     load,
-    record::{LoadRecord, Place, SlotCounters},
+    record::{LoadRecord, SlotCounters, Tag},
 };
 
 use crate::{maps, queue, settings};
@@ -14,7 +14,7 @@ use crate::{maps, queue, settings};
 const TCP_NEW_SYN_RECV: u32 = 12;
 
 /// Counts a connection that moves to a slot. A half-open one is none yet: it will inherit its new
-/// listener's place.
+/// listener's tag.
 #[inline(always)]
 pub fn count(ctx: &SkReuseportContext, slot: u32, counters: &mut SlotCounters) {
     counters.migrated += 1;
@@ -39,12 +39,12 @@ pub fn count(ctx: &SkReuseportContext, slot: u32, counters: &mut SlotCounters) {
     };
     let Some(from) = tenancy(listener) else { return };
     // It waited already when counting began.
-    if maps::moved(cookie).is_some_and(|place| place.tenant == 0) {
+    if maps::moved(cookie).is_some_and(|tag| tag.tenant == 0) {
         return;
     }
-    let place = Place::of(to.tenant, settings::group(), slot, 1);
+    let tag = Tag::of(to.tenant, settings::group(), slot, 1);
     // Without a note of where it is, its end would be counted where it was: so it stays there.
-    if !maps::set_moved(cookie, place) {
+    if !maps::set_moved(cookie, tag) {
         return;
     }
     from.moved = 1;

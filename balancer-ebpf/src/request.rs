@@ -134,9 +134,8 @@ struct Home {
 impl Home {
     #[inline(always)]
     fn of(place: &mut Place, socket: *mut c_void) -> Option<Self> {
-        let (group, slot) = (u32::from(place.group), u32::from(place.slot));
-        let record = maps::load_of(group, slot)?;
-        let own = record.tenant == place.tenant;
+        let record = maps::load_of(place.tag.group.into(), place.tag.slot.into())?;
+        let own = record.tenant == place.tag.tenant;
         if own && record.moved == 0 {
             return Some(Self { record });
         }
@@ -144,11 +143,7 @@ impl Home {
         let Some(elsewhere) = maps::moved(unsafe { bpf_get_socket_cookie(socket) }) else {
             return own.then_some(Self { record });
         };
-        let (group, slot) = (u32::from(elsewhere.group), u32::from(elsewhere.slot));
-        let record = maps::load_of(group, slot)?;
-        if elsewhere.tenant == 0 || record.tenant != elsewhere.tenant {
-            return None;
-        }
+        let record = count::record(elsewhere)?;
         // The first time that it is seen there, all that it owes goes there.
         let before = or(&mut place.work, MOVED);
         if before & MOVED == 0 {
@@ -222,7 +217,7 @@ fn add(record: &mut LoadRecord, difference: u64) {
 /// The place of a connection that a member has open.
 #[inline(always)]
 fn open_place(socket: *mut c_void) -> Option<&'static mut Place> {
-    count::place(socket).filter(|place| place.counted != 0)
+    count::place(socket).filter(|place| place.tag.counted != 0)
 }
 
 /// Whether a TCP segment has more than its header.

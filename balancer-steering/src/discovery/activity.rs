@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use balancer_common::{record::Place, request};
+use balancer_common::{
+    record::{Place, Tag},
+    request,
+};
 use netlink_packet_core::{Nla as _, NlasIterator};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse, StateFlags, nlas::Nla};
 
@@ -99,7 +102,8 @@ fn place(nla: &Nla) -> Option<(u64, u64)> {
         let octets = value.value().get(offset..offset + size_of::<u64>())?;
         Some(u64::from_ne_bytes(octets.try_into().ok()?))
     };
-    word(std::mem::offset_of!(Place, tenant)).zip(word(std::mem::offset_of!(Place, work)))
+    word(std::mem::offset_of!(Place, tag) + std::mem::offset_of!(Tag, tenant))
+        .zip(word(std::mem::offset_of!(Place, work)))
 }
 
 /// What of `struct tcp_info` (`linux/tcp.h`) tells of requests.

@@ -7,7 +7,7 @@ use crate::error::{Context as _, ErrorKind, Result};
 use aya::maps::MapError;
 use balancer_common::{
     load,
-    record::{OPEN_BEFORE, Place},
+    record::{OPEN_BEFORE, Place, Tag},
 };
 use socket2::SockRef;
 
@@ -50,10 +50,10 @@ impl Steering {
         if !group.counted || !self.is_pinned() || !self.host.is_counting() {
             return Ok(());
         }
-        let place = Place::of(cookie, group.index, slot, 0);
+        let tag = Tag::of(cookie, group.index, slot, 0);
         self.host
             .places()?
-            .insert(&socket.as_raw_fd(), place, 0)
+            .insert(&socket.as_raw_fd(), Place { tag, ..Place::default() }, 0)
             .context("cannot store a listener's slot")
     }
 
@@ -72,7 +72,8 @@ impl Steering {
     pub fn note_connection(&self, socket: &OwnedFd, member: &Member) -> Result<bool> {
         let slot = member.slot;
         let mut places = self.host.places()?;
-        let place = Place::of(member.cookie, self.group()?.index, slot, OPEN_BEFORE);
+        let tag = Tag::of(member.cookie, self.group()?.index, slot, OPEN_BEFORE);
+        let place = Place { tag, ..Place::default() };
         let _lock = lock::host(&self.directory, Wait::Some)?;
         self.host.watch_closing()?;
         // Before it is noted, because from then on it may be counted off.
@@ -123,9 +124,7 @@ impl Steering {
     pub fn note_waiting(&self, cookies: impl Iterator<Item = u64>) -> Result<()> {
         let mut moved = self.host.moved()?;
         for cookie in cookies {
-            moved
-                .insert(cookie, Place::default(), 0)
-                .context("cannot store a waiting connection")?;
+            moved.insert(cookie, Tag::default(), 0).context("cannot store a waiting connection")?;
         }
         Ok(())
     }

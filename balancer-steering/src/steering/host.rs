@@ -19,7 +19,7 @@ use aya::{
 };
 use balancer_common::{
     MAX_WATCHES, maps,
-    record::{Place, Watch},
+    record::{Place, Tag, Watch},
 };
 
 use super::{bpf, cgroup, directory, maps::unfit, object};
@@ -249,11 +249,11 @@ impl Host {
             .with_context(|| unfit(maps::SLOT_OF))
     }
 
-    /// The places of connections that migrated, by cookie.
+    /// The tags of connections that migrated, by cookie.
     ///
     /// # Errors
     /// Returns an error if the map cannot be opened.
-    pub fn moved(&self) -> Result<HashMap<MapData, u64, Place>> {
+    pub fn moved(&self) -> Result<HashMap<MapData, u64, Tag>> {
         HashMap::try_from(Map::HashMap(self.map(maps::MOVED)?)).with_context(|| unfit(maps::MOVED))
     }
 

@@ -10,7 +10,7 @@ use std::{
 use aya::maps::{HashMap, Map, MapData};
 use balancer_common::{
     maps::MOVED,
-    record::{Place, SlotState},
+    record::{SlotState, Tag},
 };
 use balancer_steering::{group::Protocol, policy::Policy};
 use harness::{
@@ -146,7 +146,7 @@ fn of_a_request_that_moved_and_was_reset_nothing_is_kept() {
         set_states(&mut group, SlotState::Draining, SlotState::Live);
         group.sockets[..CLOSING].fill_with(|| None);
         let map = MapData::from_pin(host.shared_pins().join(MOVED)).unwrap();
-        let noted: HashMap<_, u64, Place> = Map::HashMap(map).try_into().unwrap();
+        let noted: HashMap<_, u64, Tag> = Map::HashMap(map).try_into().unwrap();
         wait_until("all to move", || noted.keys().count() == CLIENTS);
         let_through();
         for client in clients {

@@ -4,7 +4,7 @@
 use std::fs;
 
 use aya::maps::{HashMap, Map, MapData};
-use balancer_common::{maps::MOVED, record::Place};
+use balancer_common::{maps::MOVED, record::Tag};
 use balancer_steering::{group::Protocol, policy::Policy};
 use harness::{
     Host, TestGroup,
@@ -100,7 +100,7 @@ fn a_flood_of_syns_fills_no_count_and_no_map() {
             // Who has sent a SYN is no socket yet, so nothing is kept with it.
             assert_eq!(sockets() - sockets_before, 2 * clients.len());
             let moved = MapData::from_pin(host.shared_pins().join(MOVED)).unwrap();
-            let moved: HashMap<_, u64, Place> = Map::HashMap(moved).try_into().unwrap();
+            let moved: HashMap<_, u64, Tag> = Map::HashMap(moved).try_into().unwrap();
             assert_eq!(moved.keys().count(), 0);
             wait_until("the kernel has given up", || half_open() == 0);
             // A count is set right by a choice that nobody was chosen for right before.
