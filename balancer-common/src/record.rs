@@ -367,8 +367,8 @@ const _: () = assert!(size_of::<RequestTimes>() == 3 * 8 * BUCKETS);
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        AgentRecord, GroupRecord, LoadRecord, MemberRecord, Misses, Offsets, Place, Settings,
-        SlotCounters, Tag, Watch,
+        AgentRecord, GroupRecord, LoadRecord, MemberRecord, Misses, Offsets, Place, RequestTimes,
+        Settings, SlotCounters, Tag, Watch,
     };
 
     // SAFETY: `repr(C)`, integers only, no padding (sizes asserted above): every bit pattern is a
@@ -386,6 +386,8 @@ mod pod {
     unsafe impl aya::Pod for Tag {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Place {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for RequestTimes {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Watch {}
     // SAFETY: as above.

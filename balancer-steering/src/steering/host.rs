@@ -100,7 +100,7 @@ impl Host {
         super::maps::pinned(&self.directory, name)
     }
 
-    fn array<T: Pod>(&self, name: &str) -> Result<Array<MapData, T>> {
+    pub(super) fn array<T: Pod>(&self, name: &str) -> Result<Array<MapData, T>> {
         Array::try_from(Map::Array(self.map(name)?)).with_context(|| unfit(name))
     }
 

@@ -18,7 +18,7 @@ use super::{
     Steering, Store,
     host::Host,
     lock::{self, Wait},
-    tracker::Times,
+    tracker::TimesElements,
 };
 use crate::{
     error::{Context as _, ErrorKind, Result, bail},
@@ -143,21 +143,21 @@ impl Steering {
         if !self.host.is_tracking() {
             return Ok(());
         }
-        let times = self.host.times()?;
-        let index = match self.host.take_times(&times)? {
+        let mut elements = self.host.times_elements()?;
+        let index = match self.host.take_times(&elements)? {
             Some(index) => Some(index),
-            None => self.times_of_others(&times)?,
+            None => self.times_of_others(&elements)?,
         };
         if let Some(index) = index {
-            times.clear(index);
-            self.maps.loads.set_times(slot, index + 1);
+            elements.clear(index)?;
+            self.maps.loads.set_times(slot, u64::from(index) + 1);
         }
         Ok(())
     }
 
     /// An element of the times that was given to a member which has left; `None` if there is none, or
     /// another process has the host's lock.
-    fn times_of_others(&self, times: &Times) -> Result<Option<u64>> {
+    fn times_of_others(&self, elements: &TimesElements) -> Result<Option<u32>> {
         let _lock = match lock::host(&self.directory, Wait::None) {
             Err(error) if error.kind() == ErrorKind::Busy => return Ok(None),
             lock => lock?,
@@ -168,7 +168,7 @@ impl Steering {
                 taken.insert(group.maps.loads.times(member.slot));
             }
         }
-        Ok((0..times.count()).find(|index| !taken.contains(&(index + 1))))
+        Ok((0..elements.count()).find(|&index| !taken.contains(&(u64::from(index) + 1))))
     }
 
     fn store(&self) -> Store {

@@ -4,6 +4,7 @@ use std::{fs::File, path::PathBuf, sync::atomic::Ordering};
 
 use aya::{
     Btf, Ebpf,
+    maps::{Array, MapData},
     programs::{BtfTracePoint, links::FdLink},
 };
 use balancer_common::{histogram::BUCKETS, load, maps, record::RequestTimes};
@@ -118,14 +119,42 @@ impl Host {
     ///
     /// # Errors
     /// Returns an error if the map cannot be opened.
-    pub fn take_times(&self, times: &Times) -> Result<Option<u64>> {
+    pub fn take_times(&self, elements: &TimesElements) -> Result<Option<u32>> {
         let words = SharedWords::open(&self.path(maps::TRACKER), 1)?;
         let index = words.word(GIVEN).fetch_add(1, Ordering::AcqRel);
-        Ok((index < times.count()).then_some(index))
+        Ok(u32::try_from(index).ok().filter(|&index| index < elements.count()))
+    }
+
+    /// The times of members, to give them out.
+    ///
+    /// # Errors
+    /// As [`Host::times`].
+    pub fn times_elements(&self) -> Result<TimesElements> {
+        self.array(maps::TIMES).map(TimesElements)
     }
 }
 
-/// The times of members, in memory.
+/// The times of members, by the map's descriptor: to map all of it takes long for one element.
+pub(super) struct TimesElements(Array<MapData, RequestTimes>);
+
+impl TimesElements {
+    /// For how many members there is room.
+    pub fn count(&self) -> u32 {
+        self.0.len()
+    }
+
+    /// Forgets all of an element.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel refuses.
+    pub fn clear(&mut self, index: u32) -> Result<()> {
+        let none = [0; BUCKETS];
+        let none = RequestTimes { to_answer: none, to_read: none, to_first: none };
+        self.0.set(index, none, 0).context("cannot begin a member's times")
+    }
+}
+
+/// The times of members, in memory, to read them.
 pub(super) struct Times(SharedWords);
 
 /// Words of a [`RequestTimes`].
@@ -135,12 +164,6 @@ impl Times {
     /// For how many members there is room.
     pub fn count(&self) -> u64 {
         self.0.count() as u64 / WORDS_EACH as u64
-    }
-
-    /// Forgets all of an element.
-    pub fn clear(&self, index: u64) {
-        let start = Self::start(index);
-        (start..start + WORDS_EACH).for_each(|word| self.0.set(word, 0));
     }
 
     /// The times to answer, to read, and to the first answer of an element.
