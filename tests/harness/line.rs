@@ -25,6 +25,14 @@ impl Client {
         Ok(Self(BufReader::new(stream)))
     }
 
+    /// Sends a part of a request, which the next [`Client::ask`] completes.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be sent.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.0.get_mut().write_all(b"who, ")
+    }
+
     /// Who serves it.
     ///
     /// # Errors

@@ -282,7 +282,7 @@ fn connections_that_are_half_open_when_a_drain_begins_are_waited_for() {
             client.ask().unwrap();
         });
         let refusal = host.fail(1, &["drain", &worker, "--wait", "--timeout", "100ms"]);
-        assert!(refusal.contains("(1 open)"), "{refusal}");
+        assert!(refusal.contains("(1 open, 0 of them busy)"), "{refusal}");
         drop(clients);
         host.succeed(&["drain", &worker, "--wait"]);
         running.stop();

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 
 /// Two of the server that answers lines, on a fixed port, to be found again.
 fn run(host: &Host, args: &[&str], words: &[&str]) -> Running {
-    let fixed = ["--listen", "127.0.0.1:8090", "--workers", "2"];
+    let fixed = ["--listen", "127.0.0.1:8090", "--workers", "2", "--idle-grace", "off"];
     host.run(&[&fixed, args, &["--", "python3", SERVER, "handed"], words].concat())
 }
 

@@ -53,7 +53,7 @@ struct Waiting {
 impl Waiting {
     fn start(host: &Host, pid: u32, args: &[&str]) -> Self {
         let pid = pid.to_string();
-        let args = [&["drain", "--wait", &pid], args].concat();
+        let args = [&["drain", "--wait", "--idle-grace", "off", &pid], args].concat();
         let mut child =
             host.balancer(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
@@ -257,7 +257,7 @@ fn waiting_ends_when_the_last_connection_is_closed() {
         let held = held_by(running.address(), worker);
         let mut other = held_by(running.address(), running.workers()[1]);
         let waiting = Waiting::start(host, worker, &[]);
-        assert!(waiting.seen.ends_with("left: 1 open\n"), "{}", waiting.seen);
+        assert!(waiting.seen.ends_with("left: 1 open, 0 of them busy\n"), "{}", waiting.seen);
         drop(held);
         let text = waiting.finished();
         assert!(text.ends_with(&format!("PID {worker} has no connection left\n")), "{text}");

@@ -11,6 +11,7 @@ mod examples;
 mod generator;
 mod groups;
 mod hangup;
+mod idle;
 mod lifecycle;
 mod meanwhile;
 mod never_waits;
