@@ -123,8 +123,9 @@ Examples:
 
 Worker by worker: a new one is started in a slot of its own. Once it is ready it gets the new
 connections, and the old one gets SIGTERM once it has no connection left or only idle ones
-(--idle-grace of `balancer run`), or once --drain-timeout of `balancer run` is over. The built-in worker is started from the file that is now at the path of the
-running balancer, a command by its path.
+(--idle-grace of `balancer run`), or once --drain-timeout of `balancer run` is over. The built-in
+worker is started from the file that is now at the path of the running balancer, a command by its
+path.
 
 A new worker that does not get ready within --ready-timeout stops the reload: the old workers stay,
 and the exit code is 1. Ctrl-C ends the waiting, not the reload. A second reload begins when the first

@@ -30,7 +30,7 @@ fn cells(snapshot: &Snapshot, state: MemberState, tally: Tally, whole: u64) -> V
     let connections = snapshot.connections(tally);
     let dash = || "-".to_owned();
     let mut row = vec![dash(), dash(), dash(), state.name().to_owned()];
-    row.extend(busy_column(snapshot).map(|_| dash()));
+    row.extend(known(snapshot).map(|_| dash()));
     row.extend([
         connections.to_string(),
         format!("{:.1} %", percent(connections, whole)),
@@ -44,26 +44,34 @@ fn row(snapshot: &Snapshot, member: &MemberInfo, whole: u64) -> Vec<String> {
     row[0] = member.slot.to_string();
     row[1] = member.pid.to_string();
     row[2] = member.weight.to_string();
-    if busy_column(snapshot).is_some()
-        && let Some(busy) = member.open.or(member.load)
-    {
-        row[STATE + 1] = busy.to_string();
+    for (cell, (_, figure)) in row[STATE + 1..].iter_mut().zip(known(snapshot)) {
+        if let Some(figure) = figure(member) {
+            *cell = figure.to_string();
+        }
     }
     row
 }
 
-/// The column of what policies by load compare, where there is something.
-fn busy_column(snapshot: &Snapshot) -> Option<&'static str> {
-    let any = |has: fn(&MemberInfo) -> bool| snapshot.members.iter().any(has);
-    let load = any(|member| member.load.is_some()).then_some("LOAD");
-    any(|member| member.open.is_some()).then_some("OPEN").or(load)
+type Figure = fn(&MemberInfo) -> Option<u64>;
+
+/// Columns of what a member has to do.
+const WORK: [(&str, Figure); 4] = [
+    ("LOAD", |member| member.load.filter(|_| member.open.is_none())),
+    ("OPEN", |member| member.open),
+    ("BUSY", |member| member.busy),
+    ("IDLE", |member| Some(member.open?.saturating_sub(member.busy?))),
+];
+
+/// Those of the columns in which anything is known.
+fn known(snapshot: &Snapshot) -> impl Iterator<Item = (&'static str, Figure)> {
+    WORK.into_iter().filter(|(_, figure)| snapshot.members.iter().any(|m| figure(m).is_some()))
 }
 
 fn page(snapshot: &Snapshot, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     let unit = snapshot.unit().to_uppercase();
     let mut header = vec!["SLOT", "PID", "WEIGHT", "STATE"];
-    header.extend(busy_column(snapshot));
+    header.extend(known(snapshot).map(|(name, _)| name));
     header.extend([&unit, "SHARE", "MIGRATED"]);
     table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
     for (index, column) in table.column_iter_mut().enumerate() {
@@ -143,6 +151,17 @@ tcp-8080  tcp/127.0.0.1:8080  least-connections
 
 1000 connections; 0 left to the kernel's hash; 0 errors";
         assert_eq!(status(&snapshot), expected);
+    }
+
+    #[test]
+    fn busy_and_idle_connections_are_told_apart_where_requests_are_observed() {
+        let mut snapshot = example();
+        for (busy, member) in (1..).zip(&mut snapshot.members) {
+            (member.open, member.busy) = (Some(7), Some(busy));
+        }
+        let text = status(&snapshot);
+        assert!(text.contains("STATE     OPEN  BUSY  IDLE  CONNECTIONS"), "{text}");
+        assert!(text.contains("live         7     2     5          300"), "{text}");
     }
 
     #[test]

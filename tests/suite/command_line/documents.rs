@@ -319,7 +319,7 @@ fn only_options_of_the_policy_are_listed_as_such() {
     let run = command.find_subcommand("run").unwrap();
     let headed = run.get_arguments().filter(|argument| argument.get_help_heading().is_some());
     let headed: Vec<&str> = headed.filter_map(|argument| argument.get_long()).collect();
-    assert_eq!(headed, ["load", "avoid-stalled", "slow-start", "no-count"]);
+    assert_eq!(headed, ["load", "avoid-stalled", "slow-start", "max-share", "observe", "no-count"]);
 }
 
 /// Whether there is code that begins with this option.
