@@ -163,16 +163,13 @@ pub struct LoadRecord {
     /// Connections that owe an answer, and new ones: see [`crate::request`]. Only while requests are
     /// tracked.
     pub work: u64,
-    /// When data last came, or was read or written, on one of its connections: nanoseconds of
-    /// `CLOCK_MONOTONIC`; 0 for never.
-    pub active: u64,
     /// In the upper half the number of a window of choices, in the lower how many of those it got: see
     /// [`crate::draw::is_beyond_share`].
     pub window: u64,
     /// Where its times are counted in [`crate::maps::TIMES`], plus one; 0 for nowhere.
     pub times: u64,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 5],
 }
 
 /// Which tenant a socket belongs to.

@@ -30,17 +30,17 @@ use crate::{
 pub fn arrived(ctx: &BtfTracePointContext) {
     let (socket, packet): (*mut c_void, *const c_void) = (ctx.arg(0), ctx.arg(1));
     let Some(place) = open_place(socket) else { return };
-    if !has_data(packet) {
+    let before = current(place);
+    // More of what has come already changes nothing.
+    if before & (UNREAD | FRESH) == UNREAD || !has_data(packet) {
         return;
     }
     let Some(mut home) = Home::of(place, socket) else { return };
-    let now = now();
-    if current(place) & UNREAD == 0 {
-        place.arrived = now;
+    if before & UNREAD == 0 {
+        place.arrived = now();
         home.set(place, UNREAD);
     }
     home.clear(place, FRESH);
-    home.record.active = now;
 }
 
 /// A process read: `sock_recv_length(sk, ret, flags)`.
@@ -58,7 +58,6 @@ pub fn read(ctx: &BtfTracePointContext) {
         home.clear(place, UNREAD);
         return;
     }
-    let now = now();
     if before & UNREAD != 0 {
         let arrived = place.arrived;
         if before & OWED == 0 {
@@ -66,7 +65,7 @@ pub fn read(ctx: &BtfTracePointContext) {
         }
         home.advance(place, before);
         if let Some(times) = home.times() {
-            count_time(&mut times.to_read, now.wrapping_sub(arrived));
+            count_time(&mut times.to_read, now().wrapping_sub(arrived));
         }
     } else if before & FRESH != 0 {
         // It came with the end of the handshake, which the kernel handles elsewhere.
@@ -74,7 +73,6 @@ pub fn read(ctx: &BtfTracePointContext) {
         home.set(place, OWED);
         home.clear(place, FRESH);
     }
-    home.record.active = now;
 }
 
 /// A process wrote: `sock_send_length(sk, ret, flags)`.
@@ -86,11 +84,11 @@ pub fn wrote(ctx: &BtfTracePointContext) {
     }
     let Some(place) = open_place(socket) else { return };
     let Some(mut home) = Home::of(place, socket) else { return };
-    let now = now();
     let before = home.clear(place, OWED | FRESH);
     if before & (OWED | FRESH) != 0
         && let Some(times) = home.times()
     {
+        let now = now();
         if before & OWED != 0 {
             count_time(&mut times.to_answer, now.wrapping_sub(place.owed));
         }
@@ -99,14 +97,12 @@ pub fn wrote(ctx: &BtfTracePointContext) {
             place.established = 0;
         }
     }
-    home.record.active = now;
 }
 
 /// A connection is established, as the counting program is told. `epoch` is the tracker's.
 #[inline(always)]
 pub fn established(place: &mut Place, record: &mut LoadRecord, epoch: u32) {
-    let now = now();
-    (place.established, record.active) = (now, now);
+    place.established = now();
     set(place, record, epoch, FRESH);
 }
 

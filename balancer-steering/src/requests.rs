@@ -104,9 +104,6 @@ pub struct Requests {
     pub busy: u64,
     /// Of these, the ones that owe an answer.
     pub owing: u64,
-    /// How long ago data last came, or was read or written, on any of its connections; `None` if it was
-    /// not since somebody observes.
-    pub quiet: Option<Duration>,
     /// From the arrival of a request to the first octet of its answer. As many as were answered.
     pub to_answer: Histogram,
     /// From the arrival of data until the worker read it.

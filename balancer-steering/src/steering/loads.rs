@@ -54,8 +54,6 @@ impl Loads {
         work: work,
         /// Where its times are counted, plus one; 0 for nowhere.
         times: times,
-        /// When data last came or went, in nanoseconds of the monotonic clock; 0 for never.
-        active: active,
     }
 
     /// The share that it was published with; 0 where it turned out to be dead since.
@@ -97,11 +95,10 @@ impl Loads {
         (0..WORDS).for_each(|field| self.0.set(word(slot, 0) + field, 0));
     }
 
-    /// Forgets what connections owe, when they last did anything, and where their times were counted.
+    /// Forgets what connections owe, and where their times were counted.
     pub fn forget_requests(&self) {
         for slot in 0..MAX_SLOTS {
             self.0.set(word(slot, offset_of!(LoadRecord, work)), 0);
-            self.0.set(word(slot, offset_of!(LoadRecord, active)), 0);
             self.set_times(slot, 0);
         }
     }

@@ -6,13 +6,10 @@
 //! neither an observer nor a group that needs it: the last observer at its end, a change of policy, or an
 //! agent that looks now and then.
 
-use std::{collections::HashSet, fs::File, time::Duration};
+use std::{collections::HashSet, fs::File};
 
 use balancer_common::request;
-use rustix::{
-    fs::{FlockOperation, flock},
-    time::{ClockId, clock_gettime},
-};
+use rustix::fs::{FlockOperation, flock};
 
 use super::{
     Steering, Store,
@@ -41,7 +38,6 @@ impl Store {
     /// # Errors
     /// Returns an error if no group is steered, or the kernel is older or refuses a program.
     pub fn observe(&self) -> Result<Observation> {
-        options::can_track().context("requests cannot be observed")?;
         if self.names()?.is_empty() {
             bail!("requests cannot be observed, because no group is steered");
         }
@@ -76,20 +72,17 @@ impl Steering {
             return Ok(None);
         }
         let times = self.host.times()?;
-        let now = monotonic();
         let mut all = Vec::new();
         for member in self.members()? {
             let slot = member.slot;
-            let (tenant, active) = (self.maps.loads.tenant(slot), self.maps.loads.active(slot));
             let given = self.maps.loads.times(slot).checked_sub(1).filter(|&i| i < times.count());
             let [to_answer, to_read, to_first] =
                 given.map_or_else(Default::default, |index| times.read(index));
             all.push(Requests {
                 slot,
-                tenant,
+                tenant: self.maps.loads.tenant(slot),
                 busy: self.busy(slot),
                 owing: self.owing(slot),
-                quiet: (active != 0).then(|| Duration::from_nanos(now.saturating_sub(active))),
                 to_answer,
                 to_read,
                 to_first,
@@ -191,6 +184,7 @@ pub(super) fn start(store: &Store, host: &Host) -> Result<()> {
     if host.is_tracking() {
         return Ok(());
     }
+    options::can_track().context("requests cannot be observed")?;
     // What an earlier one left. Connections tell by its epoch that what they owed then is no matter now.
     let mut members = 0;
     for group in groups(store)? {
@@ -227,11 +221,4 @@ fn stop_if_unneeded(store: &Store, host: &Host) -> Result<()> {
 fn groups(store: &Store) -> Result<Vec<Steering>> {
     // One may go meanwhile.
     Ok(store.names()?.iter().filter_map(|name| Steering::open(store, name).ok()).collect())
-}
-
-/// The clock of the tracker, in nanoseconds.
-fn monotonic() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let part = |part: i64| u64::try_from(part).unwrap_or_default();
-    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }

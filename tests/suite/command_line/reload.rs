@@ -262,7 +262,7 @@ socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', '\\0' + sys.
 #[test]
 fn a_predecessor_finishes_its_connections_first_and_a_second_reload_waits() {
     Host::with_python(|host| {
-        let mut running = run_two(host, &[], &[]);
+        let mut running = run_two(host, &["--idle-grace", "off"], &[]);
         let before = host.workers(None);
         let mut clients = [0; 2].map(|_| Client::connect(running.address()).unwrap());
         let pids = clients.each_mut().map(|client| client.ask().unwrap());
@@ -284,7 +284,7 @@ fn a_predecessor_finishes_its_connections_first_and_a_second_reload_waits() {
 #[test]
 fn what_waits_in_the_queue_of_a_predecessor_is_served_by_it() {
     Host::with_python(|host| {
-        let running = run_two(host, &[], &[]);
+        let running = run_two(host, &["--idle-grace", "off"], &[]);
         let before = host.workers(None);
         assert_eq!([(); 2].map(|()| ask(running.address()).unwrap()), before[..]);
         send(before[0], Signal::STOP);
@@ -342,7 +342,7 @@ fn a_predecessor_is_told_to_end_and_not_killed() {
 #[test]
 fn stopping_during_a_reload_ends_all_in_order() {
     Host::with_python(|host| {
-        let running = run_two(host, &[], &[]);
+        let running = run_two(host, &["--idle-grace", "off"], &[]);
         let mut clients = [0; 2].map(|_| Client::connect(running.address()).unwrap());
         let _pids = clients.each_mut().map(|client| client.ask().unwrap());
         let reload = host.balancer(&["reload"]).stderr(Stdio::piped()).spawn().unwrap();
