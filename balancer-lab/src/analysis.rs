@@ -11,6 +11,7 @@ use super::{
     report::{Compared, Distribution, Measured, Report, Share},
     scenario::Scenario,
     standing::{Against, QUANTILES, Spread, Standing},
+    theory::Theory,
     verdict,
 };
 
@@ -31,6 +32,8 @@ pub struct Outcome<'a> {
     pub scenario: &'a Scenario,
     /// How each contender did, in the order of the report.
     pub standings: Vec<Standing<'a>>,
+    /// What theory says of it, if anything.
+    pub theory: Option<Theory>,
     /// What holds of all, if anything.
     pub conclusion: Option<&'static str>,
 }
@@ -41,23 +44,25 @@ type Valid<'a> = (usize, &'a Measured);
 impl<'a> Analysis<'a> {
     /// Analyses a comparison.
     pub fn of(report: &'a Report) -> Self {
-        let outcome = |compared| Outcome::of(compared, &report.contenders, report.seed);
+        let outcome = |compared| Outcome::of(compared, report);
         Self { scenarios: report.scenarios.iter().map(outcome).collect() }
     }
 }
 
 impl<'a> Outcome<'a> {
-    fn of(compared: &'a Compared, contenders: &[Contender], seed: u64) -> Self {
+    fn of(compared: &'a Compared, report: &Report) -> Self {
         let kernel = valid(compared, KERNEL);
-        let here = contenders.iter().filter(|contender| !compared.without.contains(contender));
-        let standing = |&contender| Standing::of(compared, contender, &kernel, seed);
+        let here =
+            report.contenders.iter().filter(|contender| !compared.without.contains(contender));
+        let standing = |&contender| Standing::of(compared, contender, &kernel, report.seed);
         let mut standings: Vec<_> = here.map(standing).collect();
         let baseline = standings.iter().find(|standing| standing.contender == KERNEL).cloned();
         for standing in &mut standings {
             standing.verdict = verdict::sentence(standing, baseline.as_ref(), &compared.scenario);
         }
         let conclusion = verdict::conclusion(&standings);
-        Self { scenario: &compared.scenario, standings, conclusion }
+        let theory = Theory::of(&compared.scenario, report.machine.cpus);
+        Self { scenario: &compared.scenario, standings, theory, conclusion }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution as _, Exp, Zipf};
+use rand_distr::{Distribution as _, Exp, Exp1, Zipf};
 
 use super::scenario::{Arrivals, Connections, Scenario};
 use crate::work::Work;
@@ -102,7 +102,16 @@ fn rank(sample: f64) -> usize {
 fn work(scenario: &Scenario, random: &mut ChaCha8Rng) -> Work {
     let service = scenario.service;
     let slow = service.tail.filter(|tail| random.random_ratio(1, tail.one_in.max(1)));
-    Work { kind: service.kind, micros: slow.map_or(service.micros, |tail| tail.micros) }
+    let micros = slow.map_or(service.micros, |tail| tail.micros);
+    let micros = if service.exponential { exponential(micros, random) } else { micros };
+    Work { kind: service.kind, micros }
+}
+
+/// A time of this mean.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+fn exponential(mean: u32, random: &mut ChaCha8Rng) -> u32 {
+    let time: f64 = Exp1.sample(random);
+    (time * f64::from(mean)) as u32
 }
 
 #[cfg(test)]

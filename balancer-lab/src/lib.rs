@@ -32,6 +32,7 @@ pub mod runner;
 pub mod sandbox;
 pub mod scenario;
 pub mod standing;
+pub mod theory;
 pub mod trial;
 pub mod verdict;
 pub mod work;

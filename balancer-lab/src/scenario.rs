@@ -32,6 +32,24 @@ pub struct Scenario {
     pub fault: Fault,
 }
 
+impl Scenario {
+    /// The same with so many workers: each has as much to do, for as long. A rate that goes by the CPUs
+    /// stays.
+    #[must_use]
+    pub fn with_workers(mut self, workers: usize) -> Self {
+        let factor = workers as f64 / self.workers as f64;
+        if let Rate::PerSecond(rate) = &mut self.rate {
+            *rate *= factor;
+            self.requests = (self.requests * workers).div_ceil(self.workers);
+        }
+        if let Some(&last) = self.weights.last() {
+            self.weights.to_mut().resize(workers, last);
+        }
+        self.workers = workers;
+        self
+    }
+}
+
 /// When requests are due. None waits for another's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -76,6 +94,9 @@ pub struct Service {
     pub kind: Kind,
     /// How long, in microseconds.
     pub micros: u32,
+    /// Whether that is a mean, and times are exponentially distributed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exponential: bool,
     /// Some of the requests take longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<Tail>,
@@ -133,8 +154,8 @@ pub enum Fault {
 
 /// The scenarios that are compared unless others are asked for.
 pub fn standard() -> Vec<Scenario> {
-    let wait = |micros| Service { kind: Kind::Wait, micros, tail: None };
-    let block = |micros| Service { kind: Kind::Block, micros, tail: None };
+    let wait = |micros| Service { kind: Kind::Wait, micros, exponential: false, tail: None };
+    let block = |micros| Service { kind: Kind::Block, micros, exponential: false, tail: None };
     let plain = Scenario {
         name: Cow::Borrowed(""),
         about: Cow::Borrowed(""),
@@ -185,7 +206,7 @@ pub fn standard() -> Vec<Scenario> {
             about: Cow::Borrowed("one connection per request, 2 ms of CPU each"),
             rate: Rate::PerCpu(250.0),
             requests: 300,
-            service: Service { kind: Kind::Burn, micros: 2000, tail: None },
+            service: Service { kind: Kind::Burn, micros: 2000, exponential: false, tail: None },
             ..plain.clone()
         },
         Scenario {
@@ -193,11 +214,22 @@ pub fn standard() -> Vec<Scenario> {
             about: Cow::Borrowed("blocking work: 10 ms, but 150 ms for one request in four"),
             rate: Rate::PerSecond(40.0),
             requests: 40,
-            service: Service {
-                kind: Kind::Block,
-                micros: 10_000,
-                tail: Some(Tail { one_in: 4, micros: 150_000 }),
-            },
+            service: Service { tail: Some(Tail { one_in: 4, micros: 150_000 }), ..block(10_000) },
+            ..plain.clone()
+        },
+        Scenario {
+            name: Cow::Borrowed("exponential"),
+            about: Cow::Borrowed("blocking work, exponentially distributed, at 70 %: as in theory"),
+            rate: Rate::PerSecond(280.0),
+            requests: 560,
+            service: Service { exponential: true, ..block(10_000) },
+            ..plain.clone()
+        },
+        Scenario {
+            name: Cow::Borrowed("slow-equal"),
+            about: Cow::Borrowed("as slow-worker, with equal weights"),
+            service: block(2000),
+            fault: Fault::Slow { factor: 4 },
             ..plain.clone()
         },
         Scenario {

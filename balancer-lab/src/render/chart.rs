@@ -15,6 +15,7 @@ use crate::{
     contender::{Contender, KERNEL},
     load::expected,
     standing::{Against, Standing},
+    theory::Model,
 };
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -37,6 +38,9 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0xcc, 0x79, 0xa7),
 ];
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
+/// Of what theory says, a line of another width for each model.
+const FAINT: RGBColor = RGBColor(0x99, 0x99, 0x99);
+const MODELS: [u32; 3] = [1, 2, 4];
 const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 
 /// About as many as the chart has pixels from bottom to top.
@@ -134,6 +138,17 @@ fn draw_latency(area: &Area<'_>, outcome: &Outcome<'_>) -> Drawn {
         }
         let style = anchored(15, HPos::Left, VPos::Center);
         y = draw_name(&legend, standing.contender, (30, y), &style)? + 3;
+    }
+    for model in outcome.theory.iter().flat_map(|_| Model::ALL) {
+        let Some(theory) = outcome.theory else { break };
+        let steps = (0..STEPS).map(|step| f64::from(step) / f64::from(STEPS));
+        let at = |part| (theory.quantile(model, part) * 1e3, part);
+        let points = steps.map(at).filter(|&(ms, _)| ms >= low);
+        let width = MODELS[model as usize];
+        chart.draw_series(LineSeries::new(points, FAINT.stroke_width(width)))?;
+        legend.draw(&PathElement::new([(0, y), (24, y)], FAINT.stroke_width(width)))?;
+        legend.draw(&Text::new(model.name(), (30, y), anchored(15, HPos::Left, VPos::Center)))?;
+        y += LINE + 3;
     }
     Ok(())
 }

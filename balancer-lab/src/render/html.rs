@@ -96,6 +96,11 @@ fn explanation() -> Markup {
                 "are medians of the trials; shares are of all trials together. χ² p is the probability "
                 "that chance alone is as uneven."
             }
+            li {
+                "Grey lines are what queueing theory says of arrivals and service times such as these: of a "
+                "hash (k times M/M/1), of workers in rotation (" i { "E" sub { "k" } } "/M/1), and of one queue for "
+                "all (M/M/k), than which no choice at arrival can be better."
+            }
             li { "The JSON of the same comparison has every trial, raw." }
         }
     }
@@ -126,7 +131,7 @@ fn summary(report: &Report, scenarios: &[Outcome<'_>]) -> Markup {
 }
 
 fn scenario(index: usize, outcome: &Outcome<'_>) -> Markup {
-    let Outcome { scenario, standings, conclusion } = outcome;
+    let Outcome { scenario, standings, conclusion, .. } = outcome;
     let keeps = matches!(scenario.connections, Connections::KeepAlive { .. });
     html! {
         h2 id=(anchor(index)) { (scenario.name) }

@@ -13,7 +13,8 @@ use crate::{
     contender::KERNEL,
     render::NONE,
     report::Report,
-    standing::Standing,
+    standing::{QUANTILES, Standing},
+    theory::{Model, Theory},
     verdict::percent,
 };
 
@@ -63,7 +64,8 @@ fn table(outcome: &Outcome<'_>) -> String {
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(WIDTH)
         .set_header(HEADER)
-        .add_rows(outcome.standings.iter().map(row));
+        .add_rows(outcome.standings.iter().map(row))
+        .add_rows(outcome.theory.into_iter().flat_map(in_theory));
     for column in table.column_iter_mut().skip(1) {
         // Ranges need all the room there is.
         column.set_cell_alignment(CellAlignment::Right);
@@ -88,6 +90,18 @@ fn row(standing: &Standing<'_>) -> Vec<String> {
         None => NONE.to_owned(),
     });
     row
+}
+
+/// A row a model.
+fn in_theory(theory: Theory) -> impl Iterator<Item = Vec<String>> {
+    Model::ALL.into_iter().map(move |model| {
+        let micros = |part| theory.quantile(model, part) * 1e6;
+        let figures = QUANTILES.map(|(_, part)| ms(micros(part)));
+        let mut row = vec![model.name().to_owned()];
+        row.extend(figures);
+        row.resize(HEADER.len(), NONE.to_owned());
+        row
+    })
 }
 
 fn sentences(outcome: &Outcome<'_>) -> Vec<String> {
