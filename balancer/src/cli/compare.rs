@@ -12,6 +12,7 @@ Examples:
   balancer compare --quick
   balancer compare --policies round-robin,weighted --scenario slow-worker --trials 9
   balancer compare --policies hash,hash+avoid-stalled=50ms --scenario stalled-worker
+  balancer compare --scenario exponential --workers 16         against what theory says
   balancer compare --report report.html --json report.json
   balancer compare --from report.json --report report.html     render again, without running
 
@@ -42,6 +43,10 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     pub trials: usize,
 
+    /// So many workers, each with as much to do as those of the scenario [default: 4]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
+    pub workers: Option<usize>,
+
     /// What arrivals and service times are drawn from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -59,7 +64,7 @@ pub struct CompareArgs {
     pub json: Option<PathBuf>,
 
     /// Run nothing; read the file that an earlier comparison wrote with --json
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["policies", "scenarios", "trials", "seed", "quick", "json"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policies", "scenarios", "workers", "trials", "seed", "quick", "json"])]
     pub from: Option<PathBuf>,
 
     /// List the scenarios

@@ -97,7 +97,11 @@ fn scenarios(args: &CompareArgs) -> Result<Vec<Scenario>> {
         .into());
     }
     let wanted = |s: &Scenario| asked.is_empty() || asked.contains(&&*s.name);
-    Ok(all.into_iter().filter(wanted).collect())
+    let sized = |scenario: Scenario| match args.workers {
+        Some(workers) => scenario.with_workers(workers),
+        None => scenario,
+    };
+    Ok(all.into_iter().filter(wanted).map(sized).collect())
 }
 
 /// The kernel's hash is always among them, and nobody twice.
