@@ -55,6 +55,11 @@ impl Store {
         start(self, &host)?;
         Ok(Observation { store: self.clone(), observer: Some(observer) })
     }
+
+    /// Whether requests are tracked now, whoever observes them.
+    pub fn is_tracking(&self) -> bool {
+        self.host().is_tracking()
+    }
 }
 
 impl Drop for Observation {
@@ -82,8 +87,9 @@ impl Steering {
         for member in self.members()? {
             let slot = member.slot;
             let (tenant, active) = (self.maps.loads.tenant(slot), self.maps.loads.active(slot));
-            let [to_answer, to_read, to_first] =
-                self.times_of(slot, &times).map_or_else(Default::default, |index| times.read(index));
+            let [to_answer, to_read, to_first] = self
+                .times_of(slot, &times)
+                .map_or_else(Default::default, |index| times.read(index));
             all.push(Requests {
                 slot,
                 tenant,
