@@ -13,6 +13,7 @@ mod groups;
 mod hangup;
 mod lifecycle;
 mod meanwhile;
+mod metrics;
 mod never_waits;
 mod refusals;
 mod reload;
