@@ -26,7 +26,7 @@
 //! | sockets of other programs, and the connections that they have already | [`adoption`], [`existing`] |
 //! | which slot at which position, and who is left out (pure) | [`mod@table`], [`slow_start`] |
 //! | maps, programs, pins | [`steering`], the only one that uses aya |
-//! | what is known of a group (pure) | [`snapshot`], [`requests`], [`agent_record`] |
+//! | what is known of a group (pure) | [`snapshot`], [`requests`], [`bounds`], [`agent_record`] |
 //! | texts that others chose, on their way to a terminal | [`escape`] |
 //! | can it work here | [`kernel`], [`privilege`] |
 
@@ -38,6 +38,7 @@ pub mod address;
 pub mod adoption;
 pub mod affinity;
 pub mod agent_record;
+pub mod bounds;
 pub mod discovery;
 pub mod error;
 pub mod escape;

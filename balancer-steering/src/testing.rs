@@ -87,5 +87,5 @@ pub fn member(slot: u32, cookie: u64) -> Member {
 pub fn bound(cookie: u64) -> BoundSocket {
     let address = SocketAddr::from(([127, 0, 0, 1], 80));
     let place = Place { protocol: Protocol::Tcp, address, v6only: false, device: None, uid: 0 };
-    BoundSocket { place, inode: cookie, cookie, queue: 0, mptcp: false }
+    BoundSocket { place, inode: cookie, cookie, queue: 0, limit: 0, mptcp: false }
 }

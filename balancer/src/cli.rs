@@ -2,6 +2,7 @@
 
 mod compare;
 mod hidden;
+mod metrics;
 mod policy_options;
 mod run;
 mod values;
@@ -21,6 +22,7 @@ use clap_complete::Shell;
 pub use self::{
     compare::CompareArgs,
     hidden::{ComparedArgs, WorkerArgs},
+    metrics::MetricsArgs,
     policy_options::{ChangedPolicyOptionArgs, PolicyOptionArgs},
     run::{Ready, ReloadArgs, RunArgs},
 };
@@ -97,6 +99,8 @@ pub enum Verb {
     Detach(DetachArgs),
     /// Put the same load on several policies, side by side with the kernel's own hash
     Compare(CompareArgs),
+    /// Print, serve or write metrics of all groups for Prometheus
+    Metrics(MetricsArgs),
     /// Check what this machine lacks, and say how to fix it
     Doctor,
     /// Print a completion script for a shell

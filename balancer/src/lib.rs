@@ -5,6 +5,7 @@
 //! | what was asked for | [`cli`], then a file of [`commands`] for each verb |
 //! | the process that keeps a group up | `agent` |
 //! | processes that it starts | `supervisor`, `handover`, [`user`], `worker` |
+//! | figures for Prometheus | [`metrics`] |
 //! | what is shown, and written without waiting for its reader | [`render`], `console`, `rates`, `output` |
 //!
 //! What is steered, and how, is in `balancer-steering`; what `compare` does is in `balancer-lab`.
@@ -21,6 +22,7 @@ mod handover;
 mod hindrance;
 mod idle_grace;
 mod log_lines;
+pub mod metrics;
 pub mod output;
 mod rates;
 pub mod render;

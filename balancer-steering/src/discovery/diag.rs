@@ -46,6 +46,8 @@ pub struct BoundSocket {
     /// The kernel's own name for it, never used twice.
     pub cookie: u64,
     pub(crate) queue: u32,
+    /// TCP: how many connections may wait.
+    pub(crate) limit: u32,
     pub(crate) mptcp: bool,
 }
 
@@ -264,6 +266,7 @@ pub fn bound_socket(
         inode: header.inode.into(),
         cookie: u64::from_ne_bytes(id.cookie),
         queue: header.recv_queue,
+        limit: header.send_queue,
         mptcp: response.nlas.iter().any(is_mptcp),
     }
 }

@@ -38,7 +38,7 @@ mod tests {
     fn socket(inode: u64, protocol: Protocol, address: &str) -> BoundSocket {
         let address = address.parse().unwrap();
         let place = Place { protocol, address, v6only: false, device: None, uid: 0 };
-        BoundSocket { place, inode, cookie: inode, queue: 0, mptcp: false }
+        BoundSocket { place, inode, cookie: inode, queue: 0, limit: 0, mptcp: false }
     }
 
     fn tcp(inode: u64, address: &str) -> BoundSocket {

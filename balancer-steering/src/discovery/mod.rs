@@ -41,7 +41,7 @@ pub use self::{
     family::{Sockets, sockets_of},
     group_watcher::{GroupWatcher, UnrelatedSocket, unrelated_sockets},
     netns::{Netns, NetnsArgument},
-    remaining::{Cookies, arriving, connections, queues},
+    remaining::{Backlog, Cookies, arriving, backlogs, connections, queues},
 };
 use crate::{
     group::GroupIdentity,

@@ -31,9 +31,35 @@ pub fn queues(
     group: &GroupIdentity,
     workers: impl IntoIterator<Item = Identity>,
 ) -> Result<HashMap<u64, u32>> {
+    let backlogs = backlogs(group, workers)?;
+    Ok(backlogs.into_iter().map(|(cookie, backlog)| (cookie, backlog.waiting)).collect())
+}
+
+/// What waits at a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// TCP: connections that wait to be accepted. UDP: octets that wait to be read, as the kernel accounts
+    /// for them.
+    pub waiting: u32,
+    /// TCP: how many connections may wait: the backlog of `listen`, as the kernel has bounded it.
+    pub limit: Option<u32>,
+}
+
+/// As [`queues`], with their limits.
+///
+/// # Errors
+/// As [`queues`].
+pub fn backlogs(
+    group: &GroupIdentity,
+    workers: impl IntoIterator<Item = Identity>,
+) -> Result<HashMap<u64, Backlog>> {
     inside(group, workers, |port| {
+        let backlog = |socket: &diag::BoundSocket| Backlog {
+            waiting: socket.queue,
+            limit: (group.protocol == Protocol::Tcp).then_some(socket.limit),
+        };
         let sockets = diag::sockets_on(group.protocol, port)?;
-        Ok(sockets.into_iter().map(|socket| (socket.cookie, socket.queue)).collect())
+        Ok(sockets.iter().map(|socket| (socket.cookie, backlog(socket))).collect())
     })
 }
 

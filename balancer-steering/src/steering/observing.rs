@@ -12,12 +12,13 @@ use balancer_common::request;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{
-    Steering, Store,
+    Member, Steering, Store,
     host::Host,
     lock::{self, Wait},
-    tracker::TimesElements,
+    tracker::{Times, TimesElements},
 };
 use crate::{
+    bounds::{BoundedRequests, Bounds},
     error::{Context as _, ErrorKind, Result, bail},
     group::{GroupSpec, Protocol},
     options,
@@ -50,6 +51,11 @@ impl Store {
         start(self, &host)?;
         Ok(Observation { store: self.clone(), observer: Some(observer) })
     }
+
+    /// Whether requests are tracked now, whoever observes them.
+    pub fn is_tracking(&self) -> bool {
+        self.host().is_tracking()
+    }
 }
 
 impl Drop for Observation {
@@ -75,9 +81,9 @@ impl Steering {
         let mut all = Vec::new();
         for member in self.members()? {
             let slot = member.slot;
-            let given = self.maps.loads.times(slot).checked_sub(1).filter(|&i| i < times.count());
-            let [to_answer, to_read, to_first] =
-                given.map_or_else(Default::default, |index| times.read(index));
+            let [to_answer, to_read, to_first] = self
+                .times_of(slot, &times)
+                .map_or_else(Default::default, |index| times.read(index));
             all.push(Requests {
                 slot,
                 tenant: self.maps.loads.tenant(slot),
@@ -89,6 +95,31 @@ impl Steering {
             });
         }
         Ok(Some(all))
+    }
+
+    /// As [`Steering::requests`], counted between bounds: for whoever asks often, and of many members.
+    ///
+    /// # Errors
+    /// Returns an error if a map cannot be read.
+    pub fn bounded_requests(&self, bounds: &Bounds) -> Result<Option<Vec<BoundedRequests>>> {
+        if !self.host.is_tracking() {
+            return Ok(None);
+        }
+        let times = self.host.times()?;
+        let of_member = |member: Member| {
+            let slot = member.slot;
+            let [to_answer, to_read, to_first] = match self.times_of(slot, &times) {
+                Some(index) => times.fold(index, bounds),
+                None => [(); 3].map(|()| bounds.fold(|_| 0)),
+            };
+            BoundedRequests { slot, owing: self.owing(slot), to_answer, to_read, to_first }
+        };
+        Ok(Some(self.members()?.into_iter().map(of_member).collect()))
+    }
+
+    /// Where the times of a slot are counted; `None` if they are not.
+    fn times_of(&self, slot: u32, times: &Times) -> Option<u64> {
+        self.maps.loads.times(slot).checked_sub(1).filter(|&index| index < times.count())
     }
 
     /// Connections of a slot that owe an answer, and those on which nothing has come yet; 0 while requests

@@ -80,6 +80,22 @@ impl SharedWords {
         unsafe { self.words.add(index).as_ref() }
     }
 
+    /// So many words, from one on.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn slice(&self, first: usize, count: usize) -> &[AtomicU64] {
+        let end = first.checked_add(count);
+        assert!(
+            end.is_some_and(|end| end <= self.count),
+            "words {first} + {count} of {}",
+            self.count
+        );
+        // SAFETY: inside the mapping, aligned, and lives as long as `self`; other writers are no matter to
+        // atomics.
+        unsafe { std::slice::from_raw_parts(self.words.add(first).as_ptr(), count) }
+    }
+
     /// A word's value.
     pub fn get(&self, index: usize) -> u64 {
         self.word(index).load(Ordering::Acquire)

@@ -16,6 +16,7 @@ use super::{
     shared::SharedWords,
 };
 use crate::{
+    bounds::{BoundedCounts, Bounds},
     error::{Context as _, Result},
     requests::Histogram,
 };
@@ -172,6 +173,15 @@ impl Times {
         [0, 1, 2].map(|which| {
             let first = start + which * BUCKETS;
             Histogram::new((first..first + BUCKETS).map(|word| self.0.get(word)))
+        })
+    }
+
+    /// As [`Times::read`], between bounds: nothing is copied but what is counted there.
+    pub fn fold(&self, index: u64, bounds: &Bounds) -> [BoundedCounts; 3] {
+        let start = Self::start(index);
+        [0, 1, 2].map(|which| {
+            let counts = self.0.slice(start + which * BUCKETS, BUCKETS);
+            bounds.fold(|bucket| counts[bucket].load(Ordering::Acquire))
         })
     }
 

@@ -64,7 +64,10 @@ pub fn measure(rounds: usize, connections: u64) -> Result<Vec<Point>> {
 }
 
 /// Room for all listeners, and some connections.
-fn allow_descriptors() -> Result<()> {
+///
+/// # Errors
+/// Returns an error if the kernel does not allow as many.
+pub fn allow_descriptors() -> Result<()> {
     let needed = 2 * SIZES.iter().sum::<usize>() as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let at_least = |limit: Option<u64>| limit.map(|limit| limit.max(needed));

@@ -1,6 +1,6 @@
 //! What steering costs, measured: one choice in the kernel, also by the number of members; what is left
-//! of the connections a second that the kernel's own hash serves; and counting connections. In a network
-//! namespace of its own; needs root.
+//! of the connections a second that the kernel's own hash serves; counting connections; and a scrape of all
+//! metrics. In a network namespace of its own; needs root.
 
 mod bed;
 mod cost;
@@ -9,6 +9,7 @@ mod load;
 mod progress;
 mod rate;
 mod report;
+mod scrape;
 mod statistics;
 mod tracker;
 
@@ -34,6 +35,7 @@ const COST_ROUNDS: usize = 30;
 const RATE_ROUNDS: usize = 100;
 const CURVE_ROUNDS: usize = 10;
 const TRACKER_ROUNDS: usize = 30;
+const SCRAPE_ROUNDS: usize = 100;
 
 /// Measure what the policies cost
 #[derive(Parser)]
@@ -43,7 +45,7 @@ struct Options {
     /// [default: all, and that]
     #[arg(value_name = "POLICY")]
     policies: Vec<PolicySpec>,
-    /// Rounds of each table [default: 30, but 100 for the rate and 10 for the curve]
+    /// Rounds of each table [default: 30, but 100 for the rate and the scrape, and 10 for the curve]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: Option<usize>,
     /// Connections a policy and round
@@ -71,6 +73,8 @@ enum Only {
     Curve,
     /// Nanoseconds that counting connections takes
     Tracker,
+    /// Milliseconds that a scrape of 1,024 members takes
+    Scrape,
 }
 
 impl Options {
@@ -131,6 +135,11 @@ fn run(options: &Options) -> Result<()> {
         let rounds = options.rounds.unwrap_or(TRACKER_ROUNDS);
         report.tracker = Some(tracker::measure(&mut bed, rounds, options.connections)?);
         println!("\n{}", report::tracker(&report));
+    }
+    if options.wants(Only::Scrape) {
+        let rounds = options.rounds.unwrap_or(SCRAPE_ROUNDS);
+        report.scrape = scrape::measure(rounds, options.connections)?;
+        println!("\n{}", report::scrape(&report));
     }
     if options.wants(Only::Cost) || options.wants(Only::Rate) {
         println!("\n{}", report::audit(&report));

@@ -10,6 +10,7 @@ use crate::{
     curve::Point,
     load::Work,
     rate::{Contender, Rate},
+    scrape::Scrape,
     statistics::Spread,
     tracker::{Figure, Tracking},
 };
@@ -29,13 +30,15 @@ pub struct Report {
     pub curve: Vec<Point>,
     /// The fourth table.
     pub tracker: Option<Tracking>,
+    /// The fifth table.
+    pub scrape: Vec<Scrape>,
 }
 
 impl Report {
     /// Nothing measured yet.
     pub fn new(machine: Machine, connections: u64) -> Self {
-        let (cost, rate, curve) = (Vec::new(), Vec::new(), Vec::new());
-        Self { machine, connections, cost, rate, curve, tracker: None }
+        let (cost, rate, curve, scrape) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { machine, connections, cost, rate, curve, tracker: None, scrape }
     }
 }
 
@@ -115,6 +118,21 @@ pub fn tracker(report: &Report) -> String {
         table(&["WHAT", "RUNS", "AS MEASURED", "WITHOUT THE MEASURING"], rows),
         rounds(report, Some(measuring)),
         spread(measuring, 0),
+    )
+}
+
+/// The fifth table: a row without times of requests, and one with them.
+pub fn scrape(report: &Report) -> String {
+    let rows = report.scrape.iter().map(|scrape| {
+        let observed = if scrape.observed { "yes" } else { "no" };
+        let (members, lines) = (scrape.members.to_string(), scrape.lines.to_string());
+        vec![members, observed.to_owned(), lines, spread(&scrape.time, 1)]
+    });
+    let rounds = report.scrape.first().map_or(0, |scrape| scrape.time.rounds.len());
+    format!(
+        "A scrape of all metrics in milliseconds, from the maps to the text\n{}\n\
+         median (and quartiles) of {rounds} scrapes; every member has answered requests before",
+        table(&["MEMBERS", "OBSERVED", "LINES", "A SCRAPE"], rows),
     )
 }
 

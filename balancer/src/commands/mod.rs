@@ -7,6 +7,7 @@ mod detach;
 mod doctor;
 mod drain;
 mod groups;
+mod metrics;
 mod policy;
 mod reload;
 mod run;
@@ -37,6 +38,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     match &cli.verb {
         Verb::Run(_) => output::start(false),
         Verb::Attach(args) => output::start(args.once),
+        Verb::Metrics(args) if args.listen.is_some() => output::start(false),
         Verb::Reload(_)
         | Verb::Policy(_)
         | Verb::Weight(_)
@@ -58,6 +60,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Resume(args) => drain::resume(&args, &store)?,
         Verb::Detach(args) => detach::detach(&args, &store)?,
         Verb::Compare(args) => return compare::compare(&args, &cli.bpffs),
+        Verb::Metrics(args) => metrics::metrics(&args, &store)?,
         Verb::Doctor => return doctor::doctor(&cli.bpffs),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "balancer", &mut io::stdout());

@@ -14,6 +14,7 @@ mod hangup;
 mod idle;
 mod lifecycle;
 mod meanwhile;
+mod metrics;
 mod never_waits;
 mod refusals;
 mod reload;
