@@ -2,6 +2,7 @@
 
 mod compare;
 mod hidden;
+mod live;
 mod policy_options;
 mod run;
 mod values;
@@ -21,6 +22,7 @@ use clap_complete::Shell;
 pub use self::{
     compare::CompareArgs,
     hidden::{ComparedArgs, WorkerArgs},
+    live::LiveArgs,
     policy_options::{ChangedPolicyOptionArgs, PolicyOptionArgs},
     run::{Ready, ReloadArgs, RunArgs},
 };
@@ -95,7 +97,7 @@ pub enum Verb {
     Resume(ResumeArgs),
     /// Give a group back to the kernel's hash; its workers go on
     Detach(DetachArgs),
-    /// Put the same load on several policies, side by side with the kernel's own hash
+    /// Compare policies with the kernel's own hash: under loads of its own, or on a server that runs
     Compare(CompareArgs),
     /// Check what this machine lacks, and say how to fix it
     Doctor,

@@ -3,6 +3,7 @@
 mod attach;
 pub mod claim;
 mod compare;
+mod compare_live;
 mod detach;
 mod doctor;
 mod drain;
