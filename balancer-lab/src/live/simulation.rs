@@ -99,8 +99,8 @@ fn equal_workers_are_not_called_slow_in_nineteen_of_twenty_experiments() {
 }
 
 #[test]
-fn a_policy_that_halves_the_time_is_found_in_nine_of_ten_experiments_and_ranked_right() {
-    let truth = Truth { policies: vec![1.0, 1.0, 0.5, 0.5], workers: vec![1.0; 3], rounds: 8 };
+fn twelve_rounds_find_a_policy_that_halves_the_time_in_nine_of_ten_experiments() {
+    let truth = Truth { policies: vec![1.0, 1.0, 0.5, 0.5], workers: vec![1.0; 3], rounds: 12 };
     let right = truth.holds(200, |outcome| {
         let p99 = |at: usize| outcome.policies[at].against[1].as_ref().map(|c| c.verdict);
         let lower = Some(Verdict::Lower);
