@@ -8,6 +8,7 @@
 //! | requests, on time | [`generator`], [`pacer`], [`client`] |
 //! | one trial, and all of them | [`trial`], [`measure`], [`runner`] |
 //! | what was measured, raw | [`report`], [`read`] |
+//! | policies in turn on a server's own traffic (pure) | [`live`]; the figures of load generators: [`generators`] |
 //! | what that says (pure) | [`distribution`], [`load`], [`evenness`], [`ratio`], [`standing`], [`analysis`], [`verdict`] |
 
 pub mod analysis;
@@ -19,7 +20,9 @@ pub mod evenness;
 pub mod exclusive;
 pub mod fault;
 pub mod generator;
+pub mod generators;
 pub mod idle_inhibitor;
+pub mod live;
 pub mod load;
 pub mod machine;
 pub mod measure;

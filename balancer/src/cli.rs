@@ -2,6 +2,7 @@
 
 mod compare;
 mod hidden;
+mod live;
 mod metrics;
 mod policy_options;
 mod run;
@@ -22,6 +23,7 @@ use clap_complete::Shell;
 pub use self::{
     compare::CompareArgs,
     hidden::{ComparedArgs, WorkerArgs},
+    live::LiveArgs,
     metrics::MetricsArgs,
     policy_options::{ChangedPolicyOptionArgs, PolicyOptionArgs},
     run::{Ready, ReloadArgs, RunArgs},
@@ -97,7 +99,7 @@ pub enum Verb {
     Resume(ResumeArgs),
     /// Give a group back to the kernel's hash; its workers go on
     Detach(DetachArgs),
-    /// Put the same load on several policies, side by side with the kernel's own hash
+    /// Compare policies with the kernel's own hash: under loads of its own, or on a server that runs
     Compare(CompareArgs),
     /// Print, serve or write metrics of all groups for Prometheus
     Metrics(MetricsArgs),

@@ -18,6 +18,7 @@ pub mod commands;
 pub mod console;
 mod descriptors;
 pub mod error;
+mod experiment;
 mod handover;
 mod hindrance;
 mod idle_grace;

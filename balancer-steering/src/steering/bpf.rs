@@ -124,6 +124,15 @@ fn owned(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// Makes an array of one element of so many octets.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn create_array(value_size: u32) -> io::Result<OwnedFd> {
+    let key_size = 4;
+    numbers(MAP_CREATE, [ARRAY, key_size, value_size, 1, 0]).map(owned)
+}
+
 /// Opens what is pinned.
 ///
 /// # Errors

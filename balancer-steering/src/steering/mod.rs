@@ -10,6 +10,7 @@ mod cgroup;
 mod change;
 mod counting;
 mod directory;
+mod experiment;
 mod host;
 mod listens;
 mod loads;
@@ -49,6 +50,7 @@ use balancer_common::{
 pub use self::{
     cgroup::check as check_cgroup,
     change::Change,
+    experiment::{Abandoned, Experiment},
     listens::Listens,
     lock::Lock,
     logs::{DEBUG as LOG_DEBUG, Logs},

@@ -29,7 +29,7 @@ pub use self::{
     spawned::Spawned,
 };
 use self::{growth::Growth, in_force::InForce, signals::Came};
-use crate::console::Console;
+use crate::{console::Console, render};
 
 /// Whether the agent goes on.
 type Flow<E> = ControlFlow<Result<E>>;
@@ -102,6 +102,9 @@ fn look<K: Kind>(
     let steering = kind.steering()?;
     if !steering.is_pinned() {
         return Ok(kind.given_back(console));
+    }
+    if let Some(abandoned) = steering.try_restore()? {
+        console.complain(&render::policy::abandoned_line(steering.name(), &abandoned));
     }
     let snapshot = steering.snapshot()?;
     if let Some(line) = in_force.look(&snapshot, steering)? {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use balancer_lab::contender::Contender;
 use clap::{Args, builder::RangedU64ValueParser};
 
+use super::LiveArgs;
+
 /// Arguments of `compare`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -15,11 +17,21 @@ Examples:
   balancer compare --scenario exponential --workers 16         against what theory says
   balancer compare --report report.html --json report.json
   balancer compare --from report.json --report report.html     render again, without running
+  balancer compare :8080                                       on a server that runs, and its traffic
+  balancer compare :8080 --policies kernel,least-connections --blocks 12 --block-time 10s --json live.json
+  balancer compare 127.0.0.1:8080 --load 'wrk --latency -t1 -c64 -d5s http://{address}/'
 
-It runs in a network namespace of its own, on workers of its own, and keeps all CPUs from idling
+With ADDRESS the policies take turns on a group that is steered, in an order that is drawn for each
+round; at the end, on Ctrl-C, and if answers get worse, what was in force before is in force again.
+
+Without ADDRESS it runs in a network namespace of its own, on workers of its own, and keeps all CPUs from idling
 meanwhile, at the lowest priority. Whatever else this machine does disturbs the figures. Ctrl-C ends
 it with the results there are by then.")]
 pub struct CompareArgs {
+    /// On a server of the user's own
+    #[command(flatten)]
+    pub live: LiveArgs,
+
     /// What to compare with the kernel's hash [default: shared, round-robin, least-connections,
     /// two-choices, shortest-queue, round-robin+avoid-stalled=10ms, weighted]
     ///

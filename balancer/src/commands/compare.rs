@@ -23,16 +23,20 @@ use balancer_steering::{group::Protocol, kernel, options, policy_spec::PolicySpe
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::compare_live;
 use crate::{bed::Supervised, cli::CompareArgs, error::UsageError, render::say};
 
 /// The scenarios of `--quick`.
 const QUICK: [&str; 4] = ["few", "blocking", "slow-worker", "stalled-worker"];
 
 /// What a shell expects of a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// Runs or reads, prints, and writes the files that were asked for.
 pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
+    if let Some(address) = args.live.address {
+        return compare_live::compare(args, address, bpffs);
+    }
     if args.list {
         for scenario in standard() {
             say(format_args!("{:<15} {}", scenario.name, scenario.about))?;
@@ -177,19 +181,21 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// A file that can be written.
-struct Output {
+pub(super) struct Output {
     path: PathBuf,
     file: File,
 }
 
 impl Output {
-    fn open(path: &Path) -> Result<Self> {
+    /// Opens it before anything is measured.
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let file =
             File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { path: path.to_owned(), file })
     }
 
-    fn write(mut self, text: &str) -> Result<()> {
+    /// Writes it, and says so.
+    pub(super) fn write(mut self, text: &str) -> Result<()> {
         let path = self.path.display();
         self.file.write_all(text.as_bytes()).with_context(|| format!("cannot write {path}"))?;
         say(format_args!("wrote {path}"))

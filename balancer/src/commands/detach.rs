@@ -44,7 +44,7 @@ fn more(group: &GroupSpec) -> String {
 }
 
 /// Opens the only group at an address, in whichever network namespace.
-fn open_at(store: &Store, address: ServedAddress) -> Result<Steering> {
+pub(super) fn open_at(store: &Store, address: ServedAddress) -> Result<Steering> {
     let mut there = Vec::new();
     for name in store.names()? {
         let opened = Steering::open(store, &name).and_then(|s| Ok((s.group()?.identity, s)));

@@ -3,6 +3,7 @@
 mod attach;
 pub mod claim;
 mod compare;
+mod compare_live;
 mod detach;
 mod doctor;
 mod drain;
@@ -79,7 +80,8 @@ fn say_lines(steering: &Steering, mut lines: impl Iterator<Item = String>) -> Re
 
 const MAKES_ONE: &str = "`balancer run` or `balancer attach` creates one";
 
-/// Opens the group that is meant: the one named, or the only one.
+/// Opens the group that is meant: the one named, or the only one. If an experiment on it was abandoned, what
+/// was in force before is put back.
 fn open_group(store: &Store, args: &GroupArgs) -> Result<Steering> {
     let names = store.names()?;
     let name = match (&args.group, names.as_slice()) {
@@ -94,5 +96,16 @@ fn open_group(store: &Store, args: &GroupArgs) -> Result<Steering> {
             bail!("there are several groups; name one with --group: {}", names.join(", "))
         }
     };
-    Ok(Steering::open(store, name)?)
+    let mut steering = Steering::open(store, name)?;
+    match steering.restore() {
+        Ok(None) => {}
+        Ok(Some(abandoned)) => {
+            tracing::warn!("{}", render::policy::abandoned_line(steering.name(), &abandoned));
+        }
+        Err(error) => tracing::warn!(
+            "{}: an experiment was abandoned, and what was in force before cannot be put back: {error:#}",
+            steering.name()
+        ),
+    }
+    Ok(steering)
 }

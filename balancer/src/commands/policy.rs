@@ -15,6 +15,9 @@ use crate::{
 pub fn policy(args: &PolicyArgs, store: &Store) -> Result<()> {
     privilege::require()?;
     let mut steering = open_group(store, &args.group)?;
+    if steering.supersede_experiment()? {
+        tracing::warn!("{}: the comparison that was running on it ends", steering.name());
+    }
     let (before, now) = steering.change(|change| {
         let group = *change.group();
         let options = args.options.options(group.options);

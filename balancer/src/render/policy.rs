@@ -6,12 +6,23 @@ use balancer_steering::{
     options::StallThreshold,
     policy::Policy,
     snapshot::{OptionsInfo, Snapshot},
+    steering::Abandoned,
     time_span::TimeSpan,
 };
 
 /// The policy of a group and its options, as on the command line.
 pub fn policy_of(snapshot: &Snapshot) -> String {
     policy_line(snapshot.policy, snapshot.options)
+}
+
+/// What became of a group whose experiment was abandoned.
+pub fn abandoned_line(group: &str, abandoned: &Abandoned) -> String {
+    let Abandoned { experimenter, policy, options } = *abandoned;
+    format!(
+        "{group}: a comparison (PID {}) ended before it went back; {} is in force again, as before it",
+        experimenter.pid,
+        policy_line(policy, options.into())
+    )
 }
 
 /// A policy and its options, as on the command line. A policy that chooses nothing has none.

@@ -3,6 +3,7 @@
 mod attach;
 mod commands;
 mod compare;
+mod compare_live;
 mod control;
 mod cut_short;
 mod documents;
