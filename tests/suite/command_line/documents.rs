@@ -250,6 +250,12 @@ fn the_commands_of_each_page_run_and_answer_what_it_shows() {
 
 /// Why the command line refuses this, if it does; pipes and lists are several commands.
 fn refusal(command: &str) -> Option<String> {
+    // What stands in quotes is one word.
+    let word = |(at, part): (usize, &str)| match at % 2 {
+        0 => part.to_owned(),
+        _ => part.replace(char::is_whitespace, "_"),
+    };
+    let command: String = command.split('\'').enumerate().map(word).collect();
     let parts = command.split(" && ").flat_map(|list| list.split(" | "));
     let refused = parts.filter_map(|part| {
         let words = part.trim().trim_start_matches("sudo ").split_whitespace();
