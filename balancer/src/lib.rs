@@ -30,5 +30,6 @@ pub mod render;
 mod rules;
 mod supervisor;
 mod target;
+mod top;
 pub mod user;
 mod worker;

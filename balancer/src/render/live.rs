@@ -126,7 +126,8 @@ fn bar(share: f64) -> String {
     bar
 }
 
-fn style(state: MemberState) -> Style {
+/// How a worker in a state is shown.
+pub fn style(state: MemberState) -> Style {
     match state {
         MemberState::Live => Style::default(),
         MemberState::Starting

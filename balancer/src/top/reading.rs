@@ -1,0 +1,87 @@
+//! What is known of the groups at one moment. Requests are tracked as long as this is there.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use balancer_steering::{
+    adoption::settling::{self, Heir},
+    group::Protocol,
+    requests::Requests,
+    snapshot::Snapshot,
+    steering::{Observation, Steering, Store},
+};
+
+/// A group at one moment.
+#[derive(Clone, Debug)]
+pub struct GroupReading {
+    /// When.
+    pub at: Instant,
+    /// How it is.
+    pub snapshot: Snapshot,
+    /// Its members' requests; `None` while they are not tracked.
+    pub requests: Option<Vec<Requests>>,
+}
+
+/// Reads groups, again and again.
+pub struct Reader {
+    store: Store,
+    group: Option<String>,
+    observation: Option<Observation>,
+    /// Why requests are not tracked, if so.
+    pub unobserved: Option<String>,
+}
+
+impl Reader {
+    /// Of one group, or of all.
+    pub fn new(store: Store, group: Option<String>) -> Self {
+        Self { store, group, observation: None, unobserved: None }
+    }
+
+    /// All groups, by name. One that goes away meanwhile is left out.
+    ///
+    /// # Errors
+    /// Returns an error if the groups cannot be listed.
+    pub fn read(&mut self) -> Result<Vec<GroupReading>> {
+        let mut names = self.store.names()?;
+        names.retain(|name| self.group.as_ref().is_none_or(|group| group == name));
+        names.sort_unstable();
+        if names.is_empty() {
+            (self.observation, self.unobserved) = (None, None);
+            return Ok(Vec::new());
+        }
+        self.observe();
+        Ok(names.iter().filter_map(|name| read_group(&self.store, name).ok()).collect())
+    }
+
+    /// What tracked requests is gone if all groups went, and came again.
+    fn observe(&mut self) {
+        if self.observation.is_some() && self.store.is_tracking() {
+            return;
+        }
+        // Not after the next has begun: the end of the last would take the tracker off.
+        self.observation = None;
+        match self.store.observe() {
+            Ok(observation) => {
+                (self.observation, self.unobserved) = (Some(observation), None);
+            }
+            Err(error) => {
+                self.unobserved = Some(format!("{:#}", anyhow::Error::from(error)));
+            }
+        }
+    }
+}
+
+fn read_group(store: &Store, name: &str) -> Result<GroupReading> {
+    let steering = Steering::open(store, name)?;
+    let mut snapshot = steering.snapshot()?;
+    for Heir { member, worker, .. } in settling::present(&steering)? {
+        for shown in snapshot.members.iter_mut().filter(|shown| shown.slot == member.slot) {
+            shown.pid = worker.pid;
+        }
+    }
+    let requests = match snapshot.group.protocol {
+        Protocol::Tcp => steering.requests()?,
+        Protocol::Udp => None,
+    };
+    Ok(GroupReading { at: Instant::now(), snapshot, requests })
+}
