@@ -6,6 +6,7 @@ mod live;
 mod metrics;
 mod policy_options;
 mod run;
+mod top;
 mod values;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub use self::{
     metrics::MetricsArgs,
     policy_options::{ChangedPolicyOptionArgs, PolicyOptionArgs},
     run::{Ready, ReloadArgs, RunArgs},
+    top::TopArgs,
 };
 use balancer_steering::{
     address::ServedAddress, discovery::NetnsArgument, policy::Policy, privilege,
@@ -87,6 +89,8 @@ pub enum Verb {
     Reload(ReloadArgs),
     /// Show members, weights and shares of a group
     Status(StatusArgs),
+    /// Watch all groups live: connections, requests and their times, by worker
+    Top(TopArgs),
     /// List every group of sockets that share an address, whoever started them
     Groups(GroupsArgs),
     /// Switch the policy of a group

@@ -14,6 +14,7 @@ mod reload;
 mod run;
 mod status;
 mod takeover;
+mod top;
 mod weight;
 
 use std::{io, process::ExitCode};
@@ -54,6 +55,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Attach(args) => attach::attach(&args, &cli.bpffs, cli.log_level)?,
         Verb::Reload(args) => reload::reload(&args, &store)?,
         Verb::Status(args) => status::status(&args, &store)?,
+        Verb::Top(args) => top::top(&args, &store)?,
         Verb::Groups(args) => groups::groups(&args, &store)?,
         Verb::Policy(args) => policy::policy(&args, &store)?,
         Verb::Weight(args) => weight::weight(&args, &store)?,

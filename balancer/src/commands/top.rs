@@ -1,0 +1,166 @@
+//! `balancer top`: shows all groups live, in a terminal or as JSON lines.
+
+use std::{
+    collections::HashMap,
+    io::{self, IsTerminal as _},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use balancer_steering::steering::Store;
+use ratatui::{DefaultTerminal, crossterm::event};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    cli::{GroupArgs, TopArgs},
+    commands::open_group,
+    error::UsageError,
+    render::say_json,
+    top::{
+        figures::Group,
+        reading::{GroupReading, Reader},
+        screen::{Screen, Then},
+        view,
+    },
+};
+
+/// The shortest interval.
+const LEAST: Duration = Duration::from_millis(100);
+
+/// How often is looked whether a signal has come.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Shows them until it is told to end.
+pub fn top(args: &TopArgs, store: &Store) -> Result<()> {
+    if args.interval.0 < LEAST {
+        return Err(UsageError::new("--interval is at least 100ms").into());
+    }
+    if !args.json && !io::stdout().is_terminal() {
+        return Err(UsageError::new(
+            "standard output is no terminal; `balancer top --json` prints a line a group and interval",
+        )
+        .into());
+    }
+    if args.group.is_some() {
+        open_group(store, &GroupArgs { group: args.group.clone() })?;
+    }
+    let ended = ended()?;
+    let mut watched =
+        Watched { reader: Reader::new(store.clone(), args.group.clone()), earlier: HashMap::new() };
+    if args.json {
+        return lines(args, &mut watched, &ended);
+    }
+    let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
+    let shown = show(args, &mut watched, &mut terminal, &ended);
+    ratatui::restore();
+    shown
+}
+
+/// The groups, and how they were one interval ago.
+struct Watched {
+    reader: Reader,
+    earlier: HashMap<String, GroupReading>,
+}
+
+impl Watched {
+    /// What came since the last time.
+    fn next(&mut self) -> Result<Vec<Group>> {
+        let readings = self.reader.read()?;
+        let between =
+            |now: &GroupReading| Group::between(self.earlier.get(&now.snapshot.group.name), now);
+        let groups = readings.iter().map(between).collect();
+        let named = |reading: GroupReading| (reading.snapshot.group.name.clone(), reading);
+        self.earlier = readings.into_iter().map(named).collect();
+        Ok(groups)
+    }
+}
+
+/// A line a group and interval.
+fn lines(args: &TopArgs, watched: &mut Watched, ended: &AtomicBool) -> Result<()> {
+    watched.next()?;
+    if let Some(why) = &watched.reader.unobserved {
+        tracing::warn!("{why}");
+    }
+    let mut due = Instant::now();
+    let mut count = 0;
+    while args.count.is_none_or(|wanted| count < wanted) {
+        due += args.interval.0;
+        while let left = due.saturating_duration_since(Instant::now())
+            && !left.is_zero()
+        {
+            if ended.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            thread::sleep(left.min(PATIENCE));
+        }
+        watched.next()?.iter().try_for_each(say_json)?;
+        count += 1;
+    }
+    Ok(())
+}
+
+fn show(
+    args: &TopArgs,
+    watched: &mut Watched,
+    terminal: &mut DefaultTerminal,
+    ended: &AtomicBool,
+) -> Result<()> {
+    let mut screen = Screen::default();
+    let mut due = Instant::now();
+    let mut count = 0;
+    while !ended.load(Ordering::Relaxed) {
+        if Instant::now() >= due {
+            if args.count.is_some_and(|wanted| count > wanted) {
+                return Ok(());
+            }
+            screen.groups = watched.next()?;
+            screen.unobserved.clone_from(&watched.reader.unobserved);
+            // One that took too long is not made up for.
+            due = Instant::now() + args.interval.0;
+            count += 1;
+        }
+        terminal.draw(|frame| view::draw(frame, &screen)).context("cannot draw")?;
+        let left = due.saturating_duration_since(Instant::now());
+        if event::poll(left.min(PATIENCE)).context("cannot read keys")?
+            && let event::Event::Key(key) = event::read().context("cannot read keys")?
+            && screen.press(key) == Then::Quit
+        {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Becomes true with a signal that would end the process, and leave the terminal as it is.
+fn ended() -> Result<Arc<AtomicBool>> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start an event loop")?;
+    let _entered = runtime.enter();
+    let open = |kind| signal(kind).context("cannot wait for signals");
+    let (mut interrupt, mut terminate, mut hangup) = (
+        open(SignalKind::interrupt())?,
+        open(SignalKind::terminate())?,
+        open(SignalKind::hangup())?,
+    );
+    drop(_entered);
+    let told = Arc::clone(&ended);
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+        });
+        told.store(true, Ordering::Relaxed);
+    });
+    Ok(ended)
+}
