@@ -21,4 +21,5 @@ mod refusals;
 mod reload;
 mod report;
 mod takeover;
+mod top;
 mod user;
