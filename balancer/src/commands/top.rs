@@ -14,6 +14,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use balancer_steering::steering::Store;
 use ratatui::{DefaultTerminal, crossterm::event};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -40,9 +44,10 @@ pub fn top(args: &TopArgs, store: &Store) -> Result<()> {
     if args.interval.0 < LEAST {
         return Err(UsageError::new("--interval is at least 100ms").into());
     }
-    if !args.json && !io::stdout().is_terminal() {
+    let in_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !args.json && !in_terminal {
         return Err(UsageError::new(
-            "standard output is no terminal; `balancer top --json` prints a line a group and interval",
+            "standard input or output is no terminal; `balancer top --json` prints a line a group and interval",
         )
         .into());
     }
@@ -126,14 +131,45 @@ fn show(
         }
         terminal.draw(|frame| view::draw(frame, &screen)).context("cannot draw")?;
         let left = due.saturating_duration_since(Instant::now());
-        if event::poll(left.min(PATIENCE)).context("cannot read keys")?
-            && let event::Event::Key(key) = event::read().context("cannot read keys")?
-            && screen.press(key) == Then::Quit
-        {
-            return Ok(());
+        match wait_for_keys(left.min(PATIENCE))? {
+            Input::Gone => return Ok(()),
+            Input::None => {}
+            Input::Keys => {
+                while event::poll(Duration::ZERO).context("cannot read keys")? {
+                    if let event::Event::Key(key) = event::read().context("cannot read keys")?
+                        && screen.press(key) == Then::Quit
+                    {
+                        return Ok(());
+                    }
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// What comes from the terminal.
+enum Input {
+    None,
+    Keys,
+    /// Nobody is at its other end any more. crossterm would read there without end.
+    Gone,
+}
+
+fn wait_for_keys(timeout: Duration) -> Result<Input> {
+    let stdin = io::stdin();
+    let mut terminal = [PollFd::new(&stdin, PollFlags::IN)];
+    let timeout = Timespec::try_from(timeout).context("too long an interval")?;
+    match poll(&mut terminal, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error).context("cannot read keys"),
+    }
+    let ready = terminal[0].revents();
+    Ok(match ready {
+        _ if ready.intersects(PollFlags::HUP | PollFlags::ERR) => Input::Gone,
+        _ if ready.contains(PollFlags::IN) => Input::Keys,
+        _ => Input::None,
+    })
 }
 
 /// Becomes true with a signal that would end the process, and leave the terminal as it is.

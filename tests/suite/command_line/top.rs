@@ -32,21 +32,30 @@ struct Terminal {
     output: Receiver<Vec<u8>>,
 }
 
+/// Both ends of a terminal.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let slave = open(&name, flags, Mode::empty()).unwrap();
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&slave, size).unwrap();
+    (master, slave)
+}
+
+fn start(host: &Host, slave: &OwnedFd) -> Child {
+    let mut command = host.balancer(&["top", "--interval", "200ms"]);
+    let stdio = || slave.try_clone().unwrap();
+    command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap()
+}
+
 impl Terminal {
     fn start(host: &Host) -> Self {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = openpt(flags).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let slave = open(&name, flags, Mode::empty()).unwrap();
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&slave, size).unwrap();
-        let mut command = host.balancer(&["top", "--interval", "200ms"]);
-        let stdio = || slave.try_clone().unwrap();
-        command.stdin(stdio()).stdout(stdio()).stderr(stdio());
-        let top = command.spawn().unwrap();
+        let (master, slave) = terminal();
+        let top = start(host, &slave);
         let keyboard = File::from(master);
         let mut screen = keyboard.try_clone().unwrap();
         let (sender, output) = channel();
@@ -130,6 +139,26 @@ fn a_terminal_is_given_back_by_a_signal_too() {
             harness::running::send(terminal.top.id(), signal);
             terminal.ended();
         }
+        running.stop();
+    });
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    if !sees_requests() {
+        return;
+    }
+    Host::with(|host| {
+        let running = host.run(&["--workers", "1"]);
+        let (master, slave) = terminal();
+        let mut top = start(host, &slave);
+        drop(slave);
+        wait_until("it to look", || is_tracked(host));
+        drop(master);
+        wait_until_gone(&watch(top.id()), "top");
+        // Whether what it wrote last came through or not.
+        top.wait().unwrap();
+        wait_until("the tracker to be off", || !is_tracked(host));
         running.stop();
     });
 }
