@@ -43,7 +43,7 @@ enum Check {
     Deny,
     /// The eBPF object in git was built from these sources
     Object,
-    /// Hostile input breaks no parser; a minute per target
+    /// Hostile input breaks no parser; half a minute per target
     Fuzz,
     /// The whole test suite, on an object built just now
     Test,
@@ -113,7 +113,7 @@ impl Check {
                 *fresh = Some(ebpf::check(workspace)?);
                 Ok(())
             }
-            Self::Fuzz => command::run(cargo.args(["xtask", "fuzz"])),
+            Self::Fuzz => command::run(cargo.args(["xtask", "fuzz", "--seconds=30"])),
             Self::Test | Self::Kernels | Self::KernelsSmp => {
                 let object = fresh.take().map_or_else(|| ebpf::check(workspace), Ok)?;
                 cargo.args(["xtask", "test"]).env(ebpf::OVERRIDE, fresh.insert(object));
