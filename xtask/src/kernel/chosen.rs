@@ -45,8 +45,6 @@ const CHOSEN: &[&str] = &[
 /// What runs on several CPUs: the policy that looks at the CPU, and tests in which clients, workers and
 /// commands use a group at the same time.
 const CONCURRENT: &[&str] = &[
-    "and_back_under_load",
-    "commands_at_once",
     "library::cpu::",
     "lifecycle::a_killed_worker",
     "connections_that_migrate",
