@@ -51,6 +51,10 @@ pub struct Cli {
     /// What to report on standard error; `debug` shows every choice that the programs make
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
+
+    /// End when this process does, which must be the parent; for what `compare` starts
+    #[arg(long, value_name = "PID", hide = true)]
+    pub end_with: Option<u32>,
 }
 
 impl Cli {

@@ -25,6 +25,7 @@ mod idle_grace;
 mod log_lines;
 pub mod metrics;
 pub mod output;
+mod parent;
 mod rates;
 pub mod render;
 mod rules;

@@ -28,7 +28,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustix::{
-    process::{Signal, getppid, set_parent_process_death_signal},
+    process::{Signal, getppid},
     thread::set_name,
 };
 use tokio::{
@@ -39,7 +39,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::cli::{ComparedArgs, WorkerArgs};
+use crate::{
+    cli::{ComparedArgs, WorkerArgs},
+    parent,
+};
 
 const POLICY_HEADER: HeaderName = HeaderName::from_static("x-balancer-policy");
 
@@ -64,7 +67,8 @@ struct Worker {
 pub fn run(args: &WorkerArgs, directory: &Path) -> Result<ExitCode> {
     let (slot, compared) = (args.slot, args.compared);
     if compared.work.is_some() {
-        end_with_the_agent().context("cannot ask to end with the agent")?;
+        // Else what is compared would outlive a comparison that was killed.
+        parent::end_with(getppid(), Signal::KILL).context("cannot ask to end with the agent")?;
     }
     // Else it goes by the name of /proc/self/exe, through which it was started.
     let _ = set_name(c"balancer");
@@ -126,17 +130,6 @@ async fn serve(worker: Arc<Worker>, listener: StdListener) -> Result<()> {
 fn queued(listener: &StdListener) -> impl Iterator<Item = (StdStream, SocketAddr)> {
     std::iter::from_fn(|| listener.accept().ok())
         .filter(|(stream, _)| stream.set_nonblocking(true).is_ok())
-}
-
-/// Else what is compared would outlive a comparison that was killed.
-fn end_with_the_agent() -> io::Result<()> {
-    let agent = getppid();
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It may have ended right before.
-    if getppid() != agent {
-        return Err(io::Error::other("the agent is gone"));
-    }
-    Ok(())
 }
 
 /// A connection that was reset in the queue is no reason to wait; a lack of descriptors is.

@@ -30,7 +30,7 @@ pub struct Outcome {
     pub slow: Vec<Slow>,
     /// Rounds of which all blocks were run.
     pub rounds: usize,
-    /// How long a block was, burn-in included, in seconds.
+    /// How long a block was, burn-in included, in seconds: the median, since a load generator takes its time.
     pub block_seconds: f64,
     /// How much of that was discarded, in seconds.
     pub burn_in_seconds: f64,
@@ -122,12 +122,20 @@ impl Outcome {
             schema: SCHEMA,
             slow: slow(blocks),
             rounds: policies.iter().map(|policy| policy.blocks).min().unwrap_or_default(),
-            block_seconds: plan.block.as_secs_f64(),
+            block_seconds: block_seconds(plan, blocks),
             burn_in_seconds: plan.burn_in.as_secs_f64(),
             rounds_needed: needed.flatten().max(),
             policies,
             ended,
         }
+    }
+}
+
+fn block_seconds(plan: &Plan, blocks: &[Block]) -> f64 {
+    let mut measured: Vec<f64> = blocks.iter().map(|block| block.seconds).collect();
+    match measured.is_empty() {
+        true => plan.block.as_secs_f64(),
+        false => crate::ratio::median(&mut measured) + plan.burn_in.as_secs_f64(),
     }
 }
 

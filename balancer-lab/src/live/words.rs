@@ -157,7 +157,7 @@ fn method(outcome: &Outcome) -> String {
         format!("; to tell a difference of 5 % in p99: {rounds} rounds, {}", span(time))
     });
     format!(
-        "{} rounds, a block of {} s for each policy, of which the first {} s are discarded; intervals by \
+        "{} rounds, a block of {:.1} s for each policy, of which the first {:.1} s are discarded; intervals by \
          rounds, verdicts corrected for the number of comparisons{}",
         outcome.rounds,
         outcome.block_seconds,

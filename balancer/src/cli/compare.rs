@@ -20,15 +20,16 @@ Examples:
   balancer compare :8080                                       on a server that runs, and its traffic
   balancer compare :8080 --policies kernel,least-connections --blocks 12 --block-time 10s --json live.json
   balancer compare 127.0.0.1:8080 --load 'wrk --latency -t1 -c64 -d5s http://{address}/'
+  balancer compare --load 'wrk -t1 -c64 -d5s http://{address}/' -- ./server
 
-With ADDRESS the policies take turns on a group that is steered, in an order that is drawn for each
-round; at the end, on Ctrl-C, and if answers get worse, what was in force before is in force again.
+With ADDRESS or COMMAND the policies take turns on a server of your own, in an order that is drawn for
+each round; at the end, on Ctrl-C, and if answers get worse, what was in force before is in force again.
 
-Without ADDRESS it runs in a network namespace of its own, on workers of its own, and keeps all CPUs from idling
+Without them it runs in a network namespace of its own, on workers of its own, and keeps all CPUs from idling
 meanwhile, at the lowest priority. Whatever else this machine does disturbs the figures. Ctrl-C ends
 it with the results there are by then.")]
 pub struct CompareArgs {
-    /// On a server of the user's own
+    /// On the user's own server
     #[command(flatten)]
     pub live: LiveArgs,
 
@@ -55,7 +56,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     pub trials: usize,
 
-    /// So many workers, each with as much to do as those of the scenario [default: 4]
+    /// So many workers, each with as much to do as those of the scenario [default: 4; with COMMAND one per CPU]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub workers: Option<usize>,
 

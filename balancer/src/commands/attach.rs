@@ -143,7 +143,8 @@ fn unattended(steering: &Steering) -> Result<Vec<String>> {
 /// Lines of the live view for servers that come later.
 const ROOM: usize = 4;
 
-fn find(netns: &Netns, target: Target<'_>) -> Result<FoundGroup> {
+/// The group that is meant.
+pub(super) fn find(netns: &Netns, target: Target<'_>) -> Result<FoundGroup> {
     let groups = discovery::groups_in(netns)?;
     match target.among(&groups) {
         Ok(group) => Ok(group.clone()),

@@ -34,8 +34,8 @@ pub(super) const INTERRUPTED: u8 = 130;
 
 /// Runs or reads, prints, and writes the files that were asked for.
 pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
-    if let Some(address) = args.live.address {
-        return compare_live::compare(args, address, bpffs);
+    if args.live.address.is_some() || !args.live.command.is_empty() {
+        return compare_live::compare(args, bpffs);
     }
     if args.list {
         for scenario in standard() {

@@ -1,6 +1,6 @@
 //! `balancer detach`: gives a group back to the kernel's hash.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use balancer_steering::{
     address::ServedAddress,
     group::GroupSpec,
@@ -44,7 +44,14 @@ fn more(group: &GroupSpec) -> String {
 }
 
 /// Opens the only group at an address, in whichever network namespace.
-pub(super) fn open_at(store: &Store, address: ServedAddress) -> Result<Steering> {
+fn open_at(store: &Store, address: ServedAddress) -> Result<Steering> {
+    at(store, address)?.with_context(|| {
+        format!("no group at {address} is steered; `balancer groups` shows which are")
+    })
+}
+
+/// The only group at an address, in whichever network namespace; `None` if none is steered there.
+pub(super) fn at(store: &Store, address: ServedAddress) -> Result<Option<Steering>> {
     let mut there = Vec::new();
     for name in store.names()? {
         let opened = Steering::open(store, &name).and_then(|s| Ok((s.group()?.identity, s)));
@@ -61,8 +68,5 @@ pub(super) fn open_at(store: &Store, address: ServedAddress) -> Result<Steering>
             there.iter().map(|(identity, s)| format!("{} ({identity})", s.name())).collect();
         bail!("there are several groups at {address}; name one with --group: {}", names.join(", "));
     }
-    match there.pop() {
-        Some((_, steering)) => Ok(steering),
-        None => bail!("no group at {address} is steered; `balancer groups` shows which are"),
-    }
+    Ok(there.pop().map(|(_, steering)| steering))
 }

@@ -19,16 +19,18 @@ mod weight;
 
 use std::{io, process::ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use balancer_steering::{
     adoption::settling::settle,
+    process::to_pid,
     steering::{Steering, Store},
 };
 use clap::CommandFactory as _;
+use rustix::process::Signal;
 
 use crate::{
     cli::{Cli, GroupArgs, Verb},
-    output, render, worker,
+    output, parent, render, worker,
 };
 
 /// Does what the command line says.
@@ -36,6 +38,9 @@ use crate::{
 /// # Errors
 /// Says what was tried, on what, and what to do next.
 pub fn dispatch(cli: Cli) -> Result<ExitCode> {
+    if let Some(parent) = cli.end_with {
+        parent::end_with(to_pid(parent), Signal::TERM).context("cannot ask to end with it")?;
+    }
     let store = Store::at(&cli.bpffs);
     match &cli.verb {
         Verb::Run(_) => output::start(false),

@@ -7,12 +7,14 @@
 //! | connections that full queues cost | `overflows` |
 //! | how far it is | `progress` |
 //! | the signals that end it | `stopping` |
+//! | a group that is there for its time only | `temporary` |
 
 mod generator;
 mod overflows;
 mod progress;
 mod reading;
 mod stopping;
+mod temporary;
 
 use std::time::Duration;
 
@@ -30,7 +32,7 @@ use balancer_steering::{
 use tokio::time::{Instant, sleep};
 
 use self::{generator::Generator, reading::Reading};
-pub use self::{progress::Progress, stopping::Stopping};
+pub use self::{progress::Progress, stopping::Stopping, temporary::Temporary};
 
 /// How often requests in flight are looked at.
 const SAMPLING: Duration = Duration::from_millis(100);

@@ -34,6 +34,10 @@ impl Progress {
     /// A block begins: the first, or one after so many others.
     pub fn block(&mut self, at: usize, policy: Policy, blocks: &[Block]) {
         let policies = self.names.len();
+        // As long as those before: only part of a block counts, or a load generator says when it is over.
+        if let Some(each) = self.bar.position().checked_div(at as u64) {
+            self.bar.set_length(each * (policies * self.rounds + 1) as u64);
+        }
         let round = at.saturating_sub(1) / policies;
         let now = format!("round {} of {}, {}", round + 1, self.rounds, policy.name());
         let figures: Vec<String> = (0..policies).filter_map(|at| self.figure(at, blocks)).collect();

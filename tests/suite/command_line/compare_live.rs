@@ -68,15 +68,6 @@ fn a_live_server_is_not_touched_unasked() {
 }
 
 #[test]
-fn a_group_that_is_not_steered_is_refused_with_what_steers_it() {
-    Host::with_python(|host| {
-        let output = host.balancer(&["compare", ADDRESS, "--yes"]).output().unwrap();
-        let complaint = String::from_utf8(output.stderr).unwrap();
-        assert!(complaint.contains("balancer attach 127.0.0.1:8080 --policy kernel --once"));
-    });
-}
-
-#[test]
 fn at_its_end_what_was_in_force_is_in_force_again_and_no_request_was_lost() {
     Host::with_python(|host| {
         let Some(_servers) = steered(host) else { return };

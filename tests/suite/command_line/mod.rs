@@ -4,6 +4,7 @@ mod attach;
 mod commands;
 mod compare;
 mod compare_live;
+mod compare_own;
 mod control;
 mod cut_short;
 mod documents;

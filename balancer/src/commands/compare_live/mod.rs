@@ -1,5 +1,7 @@
-//! `balancer compare ADDRESS`: policies in turn on a server that runs, with its own traffic or the load of the
-//! user's generator.
+//! `balancer compare ADDRESS` and `compare --load CMD -- COMMAND`: policies in turn on a server of the user's own,
+//! with its own traffic or the load of the user's generator.
+
+mod subject;
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
@@ -15,8 +17,7 @@ use balancer_lab::{
     live::{plan::Plan, result::Outcome, words},
 };
 use balancer_steering::{
-    address::ServedAddress,
-    group::{GroupSpec, Protocol},
+    group::Protocol,
     options::{self, PolicyOptions},
     policy::Policy,
     policy_spec::PolicySpec,
@@ -26,14 +27,12 @@ use balancer_steering::{
 };
 use serde::Serialize;
 
-use super::{
-    compare::{INTERRUPTED, Output},
-    detach::open_at,
-};
+use self::subject::Subject;
+use super::compare::{INTERRUPTED, Output};
 use crate::{
-    cli::CompareArgs,
+    cli::{CompareArgs, LiveArgs},
     error::UsageError,
-    experiment::{Ended, Progress, Run, Running, Setting, Stopping},
+    experiment::{Ended, Progress, Run, Running, Setting, Stopping, Temporary},
     render::{policy::policy_line, say},
     rules,
 };
@@ -55,33 +54,39 @@ struct Report<'a> {
 }
 
 /// Compares, prints, and writes the file that was asked for.
-pub fn compare(args: &CompareArgs, address: ServedAddress, bpffs: &Path) -> Result<ExitCode> {
+pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
     privilege::require()?;
-    let store = Store::at(bpffs);
-    let mut steering = open_at(&store, address).with_context(|| {
-        format!(
-            "cannot compare on {address}; it must be steered first, which `balancer attach {address} \
-             --policy kernel --once` does without changing any choice"
-        )
-    })?;
-    steering.restore()?;
-    let group = steering.group()?;
-    if group.identity.protocol != Protocol::Tcp || !group.counted {
-        bail!("only TCP groups whose connections are counted can be compared on");
+    let (live, store) = (&args.live, Store::at(bpffs));
+    if live.address.is_some() && live.command.is_empty() && args.workers.is_some() {
+        return Err(
+            UsageError::new("--workers goes with COMMAND: what runs has its workers").into()
+        );
     }
+    let subject = Subject::find(live, &store)?;
     options::can_track().context("requests cannot be observed, and so not compared")?;
-    let setting = setting(args, &steering, &group)?;
-    let names: Vec<String> = setting
-        .policies
-        .iter()
-        .map(|(policy, options)| policy_line(*policy, (*options).into()))
-        .collect();
+    let policies = policies(&args.policies, subject.options())?;
+    let names: Vec<String> =
+        policies.iter().map(|(policy, options)| policy_line(*policy, (*options).into())).collect();
+    let plan = plan(args, policies.len())?;
     // Before minutes are spent on what cannot be written.
     let json = args.json.as_deref().map(Output::open).transpose()?;
-    confirm(args.live.yes, &steering, &group, &setting, &names)?;
+    if let Some(stakes) = subject.stakes().filter(|_| !live.yes) {
+        confirm(&stakes, live, &plan, &names)?;
+    }
 
+    let (mut steering, temporary) = subject.steer(live, args.workers, bpffs)?;
+    let group = steering.group()?;
+    let members = steering.snapshot()?.members;
+    let reloading = group.agent.is_alive() && steering.agent_state()?.is_reloading();
+    for (policy, _) in &policies {
+        rules::check_policy(steering.name(), *policy, &members, reloading)?;
+    }
+    let address = reachable(group.identity.address).to_string();
+    let load = live.load.as_ref().map(|command| command.replace("{address}", &address));
+    let setting = Setting { plan, policies, max_worse: live.max_worse, load };
     let run = run(&store, &mut steering, &setting, names.clone())?;
     let members = steering.members().unwrap_or_default();
+    temporary.map_or(Ok(()), Temporary::end)?;
     let weights = |slot| {
         let member = members.iter().find(|member| member.slot == slot);
         member.map_or(1, |member| member.weight.get())
@@ -107,13 +112,11 @@ pub fn compare(args: &CompareArgs, address: ServedAddress, bpffs: &Path) -> Resu
     })
 }
 
-fn setting(args: &CompareArgs, steering: &Steering, group: &GroupSpec) -> Result<Setting> {
-    let live = &args.live;
-    let possible = |policy: Policy, options: PolicyOptions| {
-        options::check(policy, options, Protocol::Tcp, group.counted)
-    };
+/// What takes turns, with the options that the group has unless others are named.
+fn policies(asked: &[Contender], own: PolicyOptions) -> Result<Vec<(Policy, PolicyOptions)>> {
+    let check = |policy, options| options::check(policy, options, Protocol::Tcp, true);
     let mut policies = Vec::new();
-    for contender in &args.policies {
+    for contender in asked {
         let Contender::Policy(spec) = *contender else {
             return Err(UsageError::new(format_args!(
                 "`{contender}` is no policy, so a server that runs cannot be switched to it"
@@ -121,26 +124,26 @@ fn setting(args: &CompareArgs, steering: &Steering, group: &GroupSpec) -> Result
             .into());
         };
         let options = match spec == PolicySpec::plain(spec.policy) {
-            true => group.options,
-            false => PolicyOptions { avoid_stalled: spec.options.avoid_stalled, ..group.options },
+            true => own,
+            false => PolicyOptions { avoid_stalled: spec.options.avoid_stalled, ..own },
         };
-        possible(spec.policy, options)?;
+        check(spec.policy, options)?;
         if !policies.contains(&(spec.policy, options)) {
             policies.push((spec.policy, options));
         }
     }
-    if args.policies.is_empty() {
-        let usual = USUAL.into_iter().map(|policy| (policy, group.options));
-        policies = usual.filter(|(policy, options)| possible(*policy, *options).is_ok()).collect();
+    if asked.is_empty() {
+        let usual = USUAL.into_iter().map(|policy| (policy, own));
+        policies = usual.filter(|(policy, options)| check(*policy, *options).is_ok()).collect();
     }
     if policies.len() < 2 {
         return Err(UsageError::new("name two policies at least; the first is the baseline").into());
     }
-    let members = steering.snapshot()?.members;
-    let reloading = group.agent.is_alive() && steering.agent_state()?.is_reloading();
-    for (policy, _) in &policies {
-        rules::check_policy(steering.name(), *policy, &members, reloading)?;
-    }
+    Ok(policies)
+}
+
+fn plan(args: &CompareArgs, policies: usize) -> Result<Plan> {
+    let live = &args.live;
     let block = live.block_time.0;
     let usual = if live.load.is_some() { Duration::ZERO } else { block / 4 };
     let burn_in = live.burn_in.map_or(usual, |time| time.0);
@@ -151,19 +154,7 @@ fn setting(args: &CompareArgs, steering: &Steering, group: &GroupSpec) -> Result
         ))
         .into());
     }
-    let address = reachable(group.identity.address).to_string();
-    Ok(Setting {
-        plan: Plan {
-            policies: policies.len(),
-            rounds: live.blocks,
-            block,
-            burn_in,
-            seed: args.seed,
-        },
-        policies,
-        max_worse: live.max_worse,
-        load: live.load.as_ref().map(|command| command.replace("{address}", &address)),
-    })
+    Ok(Plan { policies, rounds: live.blocks, block, burn_in, seed: args.seed })
 }
 
 /// Where a client on this host reaches a server.
@@ -178,26 +169,22 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Says what is going to be done, and asks whether it may.
 fn confirm(
-    yes: bool,
-    steering: &Steering,
-    group: &GroupSpec,
-    setting: &Setting,
+    [what, afterwards]: &[String; 2],
+    live: &LiveArgs,
+    plan: &Plan,
     names: &[String],
 ) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    let (name, plan) = (steering.name(), &setting.plan);
+    let within = match live.load {
+        None => format!("in about {}", words::span(plan.duration() + plan.block)),
+        Some(_) => "each time for a run of the load generator,".to_owned(),
+    };
     let what = format!(
-        "the policy of {name} ({}) would be switched {} times in about {} among: {}; afterwards, and at once if \
-         p99 rises to more than {} times that of {}, {} would be in force again. No connection is cut",
-        group.identity,
+        "{what} would be switched {} times {within} among: {}; afterwards, and at once if p99 rises to more \
+         than {} times that of {}, {afterwards}. No connection is cut",
         plan.policies * plan.rounds + 1,
-        words::span(plan.duration() + plan.block),
         names.join(", "),
-        setting.max_worse,
+        live.max_worse,
         names[0],
-        policy_line(group.policy, group.options.into()),
     );
     if !io::stdin().is_terminal() {
         return Err(UsageError::new(format_args!(
