@@ -13,6 +13,21 @@ use rustix::process::Signal;
 
 use crate::running::{PATIENCE, send, wait_until_gone, watch};
 
+/// What the scripts below begin with.
+const SERVE: &str = "\
+def serve(server, kind):
+    answer = b'%d' % os.getpid()
+    while True:
+        if kind == 'tcp':
+            client, _ = server.accept()
+            client.sendall(answer)
+            client.close()
+        else:
+            _, client = server.recvfrom(64)
+            server.sendto(answer, client)
+
+";
+
 /// Arguments: tcp, udp or mptcp, address, port, the name that it goes by, and the type of a BPF map
 /// that its socket is in, with the size of the map's values.
 const SCRIPT: &str = "\
@@ -28,7 +43,6 @@ stream = socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM
 server = socket.socket(family, stream, protocol)
 server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 server.bind((host, int(port)))
-answer = b'%d' % os.getpid()
 if kind == 'tcp':
     server.listen(1024)
 
@@ -47,14 +61,7 @@ if map != '0':
     key, value = ctypes.c_uint32(1), ctypes.c_uint64(server.fileno())
     bpf(2, struct.pack('IIQQQ', array, 0, ctypes.addressof(key), ctypes.addressof(value), 0))
 print(os.getpid(), flush=True)
-while True:
-    if kind == 'tcp':
-        client, _ = server.accept()
-        client.sendall(answer)
-        client.close()
-    else:
-        _, client = server.recvfrom(64)
-        server.sendto(answer, client)
+serve(server, kind)
 ";
 
 /// Arguments: tcp or udp, address, port, how many sockets, seconds until a child that died has a
@@ -80,15 +87,7 @@ def born(server):
     for other in sockets:
         if other is not server:
             other.close()
-    answer = b'%d' % os.getpid()
-    while True:
-        if kind == 'tcp':
-            client, _ = server.accept()
-            client.sendall(answer)
-            client.close()
-        else:
-            _, client = server.recvfrom(64)
-            server.sendto(answer, client)
+    serve(server, kind)
 
 children = {born(server): server for server in sockets}
 print(os.getpid(), flush=True)
@@ -122,14 +121,14 @@ impl Server {
     pub fn named(kind: &str, address: &str, name: &str) -> Self {
         let address: SocketAddr = address.parse().unwrap();
         let (host, port) = (address.ip().to_string(), address.port().to_string());
-        Self::script(&[SCRIPT, kind, &host, &port, name, "0", "0"])
+        Self::script(SCRIPT, &[kind, &host, &port, name, "0", "0"])
     }
 
     /// As [`Server::start`], with its socket in a BPF map of this type, whose values are of this size.
     pub fn in_map(kind: &str, address: &str, map: u32, size: u32) -> Self {
         let address: SocketAddr = address.parse().unwrap();
         let (host, port) = (address.ip().to_string(), address.port().to_string());
-        Self::script(&[SCRIPT, kind, &host, &port, "", &map.to_string(), &size.to_string()])
+        Self::script(SCRIPT, &[kind, &host, &port, "", &map.to_string(), &size.to_string()])
     }
 
     /// A server that opens so many sockets and has a child accept from each; a child that dies gets a
@@ -137,12 +136,13 @@ impl Server {
     pub fn prefork(kind: &str, address: &str, count: usize, pause: u32) -> Self {
         let address: SocketAddr = address.parse().unwrap();
         let (host, port) = (address.ip().to_string(), address.port().to_string());
-        Self::script(&[PREFORK, kind, &host, &port, &count.to_string(), &pause.to_string()])
+        Self::script(PREFORK, &[kind, &host, &port, &count.to_string(), &pause.to_string()])
     }
 
-    fn script(args: &[&str]) -> Self {
+    fn script(script: &str, args: &[&str]) -> Self {
         let mut child = Command::new("python3")
             .arg("-c")
+            .arg(format!("{SERVE}{script}"))
             .args(args)
             .stdout(Stdio::piped())
             .spawn()

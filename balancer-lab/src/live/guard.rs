@@ -7,6 +7,12 @@ use balancer_steering::requests::Histogram;
 /// Fewer answers than this say nothing of a p99.
 const LEAST_ANSWERS: u64 = 200;
 
+/// As many of the baseline's last blocks say what is usual now: the worst of them.
+const USUAL: usize = 3;
+
+/// By so many standard deviations there have to be more slow answers than 1 %, since it is looked again and again.
+const DEVIATIONS: f64 = 4.0;
+
 /// What is watched.
 #[derive(Clone, Debug)]
 pub struct Guard {
@@ -64,17 +70,17 @@ impl Guard {
     /// # Errors
     /// Says why to stop.
     pub fn check(&self, to_answer: &Histogram) -> Result<(), Alarm> {
-        let mut baseline = self.baseline.clone();
-        baseline.sort_unstable();
-        let (Some(&baseline), Some(now)) =
-            (baseline.get(baseline.len() / 2), to_answer.quantile(0.99))
-        else {
+        let usual = self.baseline.iter().rev().take(USUAL).max();
+        let (Some(&baseline), Some(now)) = (usual, to_answer.quantile(0.99)) else {
             return Ok(());
         };
-        let factor = now.as_secs_f64() / baseline.as_secs_f64();
-        if to_answer.count() < LEAST_ANSWERS || factor <= self.max_worse {
+        let count = to_answer.count();
+        let slow = count - to_answer.below(baseline.mul_f64(self.max_worse));
+        let chance = (0.01 * 0.99 * count as f64).sqrt();
+        if count < LEAST_ANSWERS || slow as f64 <= 0.01 * count as f64 + DEVIATIONS * chance {
             return Ok(());
         }
+        let factor = now.as_secs_f64() / baseline.as_secs_f64();
         Err(Alarm::Worse { factor, now, baseline, max_worse: self.max_worse })
     }
 }
@@ -84,7 +90,13 @@ mod tests {
     use super::*;
 
     fn answers(count: u64, millis: u64) -> Histogram {
+        with_slow(count, millis, 0)
+    }
+
+    /// And so many of a second.
+    fn with_slow(count: u64, millis: u64, slow: u64) -> Histogram {
         let mut histogram = Histogram::default();
+        (0..slow).for_each(|_| histogram.record(Duration::from_secs(1)));
         (0..count).for_each(|_| histogram.record(Duration::from_millis(millis)));
         histogram
     }
@@ -104,5 +116,25 @@ mod tests {
         assert_eq!(guard.check(&answers(1000, 30)), Ok(()));
         guard.baseline(&answers(1000, 10));
         assert_eq!(guard.check(&answers(199, 30)), Ok(()));
+    }
+
+    #[test]
+    fn a_few_slow_answers_more_than_one_in_a_hundred_may_be_chance() {
+        let mut guard = Guard::new(2.0);
+        guard.baseline(&answers(1000, 10));
+        assert_eq!(guard.check(&with_slow(1980, 10, 22)), Ok(()));
+        assert!(guard.check(&with_slow(1950, 10, 50)).is_err());
+    }
+
+    #[test]
+    fn what_is_usual_is_the_worst_of_the_baselines_last_blocks() {
+        let mut guard = Guard::new(2.0);
+        for millis in [90, 10, 30, 10] {
+            guard.baseline(&answers(1000, millis));
+        }
+        assert_eq!(guard.check(&answers(1000, 55)), Ok(()));
+        guard.baseline(&answers(1000, 10));
+        guard.baseline(&answers(1000, 10));
+        assert!(guard.check(&answers(1000, 55)).is_err());
     }
 }

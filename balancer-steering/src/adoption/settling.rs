@@ -13,6 +13,7 @@ use super::{Attachment, Look};
 use crate::{
     discovery,
     process::{self, Identity},
+    snapshot::Snapshot,
     steering::{Change, Member, Steering},
 };
 
@@ -25,13 +26,12 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// A process that accepts from a member's socket, and is not the worker recorded for it.
 #[derive(Debug)]
-pub struct Heir {
-    /// The member, as recorded.
-    pub member: Member,
-    /// The process.
-    pub worker: Identity,
+struct Heir {
+    /// As recorded.
+    member: Member,
+    worker: Identity,
     /// The recorded worker has ended, or has closed the socket.
-    pub succeeds: bool,
+    succeeds: bool,
 }
 
 /// When a watching agent looks.
@@ -99,12 +99,23 @@ pub fn settle(change: &mut Change<'_>, pids: &[u32]) -> Result<Vec<String>> {
     Ok(heirs.iter().filter_map(|heir| heir.record(change)).collect())
 }
 
-/// The processes that accept now in place of recorded workers that no longer have their sockets.
-/// Changes nothing.
+/// How a group is, with those that accept now in place of recorded workers: no agent may be there to record
+/// them. Changes nothing.
 ///
 /// # Errors
 /// If the group's state cannot be read.
-pub fn present(steering: &Steering) -> Result<Vec<Heir>> {
+pub fn snapshot(steering: &Steering) -> Result<Snapshot> {
+    let mut snapshot = steering.snapshot()?;
+    for Heir { member, worker, .. } in present(steering)? {
+        for shown in snapshot.members.iter_mut().filter(|shown| shown.slot == member.slot) {
+            shown.pid = worker.pid;
+        }
+    }
+    Ok(snapshot)
+}
+
+/// The processes that accept now in place of recorded workers that no longer have their sockets.
+fn present(steering: &Steering) -> Result<Vec<Heir>> {
     let stale = steering.group()?.adopted && is_missing(steering, |_| true)?;
     if stale { heirs(steering) } else { Ok(Vec::new()) }
 }

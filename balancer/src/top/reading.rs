@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use balancer_steering::{
-    adoption::settling::{self, Heir},
+    adoption::settling,
     group::Protocol,
     requests::Requests,
     snapshot::Snapshot,
@@ -73,12 +73,7 @@ impl Reader {
 
 fn read_group(store: &Store, name: &str) -> Result<GroupReading> {
     let steering = Steering::open(store, name)?;
-    let mut snapshot = steering.snapshot()?;
-    for Heir { member, worker, .. } in settling::present(&steering)? {
-        for shown in snapshot.members.iter_mut().filter(|shown| shown.slot == member.slot) {
-            shown.pid = worker.pid;
-        }
-    }
+    let snapshot = settling::snapshot(&steering)?;
     let requests = match snapshot.group.protocol {
         Protocol::Tcp => steering.requests()?,
         Protocol::Udp => None,
