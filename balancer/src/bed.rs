@@ -29,7 +29,7 @@ use tokio::time::timeout;
 
 use crate::{
     idle_grace::IdleGrace,
-    supervisor::{Job, Notice, Seats, Supervisor, WorkerPlan},
+    supervisor::{Ending, Job, Notice, Seats, Supervisor, WorkerPlan},
 };
 
 /// How long workers may take to start, or to end when told to.
@@ -102,6 +102,8 @@ impl Side {
                 ready_within: PATIENCE,
                 drain_within: PATIENCE,
                 idle_grace: IdleGrace(None),
+                ending: Ending::default(),
+                restarts: None,
             }
         });
         let supervisor = Supervisor::start(seats, bpffs.to_owned(), plans.collect())?;

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     console::Console,
     render,
-    supervisor::{Notice, Supervisor},
+    supervisor::{Ending, Notice, Supervisor},
 };
 
 /// How long all have to end if one never got ready.
@@ -33,16 +33,24 @@ pub struct Spawned {
     given_back: bool,
     /// Why workers cannot be had at all.
     failed: Option<String>,
+    /// How long they may take to end.
+    ending: Ending,
     /// Until when those there are may end.
     until: Option<Instant>,
 }
 
 impl Spawned {
     /// Of workers that are to get ready, or serve since another agent: then `ready`.
-    pub fn new(supervisor: Supervisor, group: GroupSpec, signals: &Signals, ready: bool) -> Self {
+    pub fn new(
+        supervisor: Supervisor,
+        group: GroupSpec,
+        signals: &Signals,
+        ready: bool,
+        ending: Ending,
+    ) -> Self {
         let start = signals.start;
         let (stopping, given_back, failed, until) = (false, false, None, None);
-        Self { supervisor, group, start, ready, stopping, given_back, failed, until }
+        Self { supervisor, group, start, ready, stopping, given_back, failed, ending, until }
     }
 
     /// Says that all workers serve, if they do.
@@ -116,6 +124,12 @@ impl Kind for Spawned {
             notice = self.supervisor.next() => self.hear(notice, console),
             () = sleep_until(until), if self.until.is_some() => {
                 self.until = None;
+                if let Ending { signal, kill_after: Some(time) } = self.ending {
+                    let running = self.supervisor.running();
+                    console.complain(&format!(
+                        "{running} workers have not ended within {time:?} of {signal}, and are killed"
+                    ));
+                }
                 self.supervisor.signal(Signal::KILL);
                 Flow::Continue(())
             }
@@ -162,6 +176,7 @@ impl Kind for Spawned {
                 console.finish();
                 console
                     .line("stopping: requests in flight are finished first; again to stop at once");
+                self.until = self.ending.kill_after.map(|time| Instant::now() + time);
                 self.supervisor.stop();
             }
             Asked::Reload => self.supervisor.reload(),

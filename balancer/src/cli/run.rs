@@ -11,6 +11,7 @@ use balancer_steering::{
 
 use crate::{
     idle_grace::{self, IdleGrace},
+    supervisor::StopSignal,
     user::User,
 };
 
@@ -25,12 +26,15 @@ Examples:
   balancer run --listen [::]:80 --workers 4             IPv4 and IPv6
   balancer run --listen 127.0.0.1:0 --quiet --name a    any free port, no output
   balancer run --workers 3 -- python3 server.py         any command, three times
+  balancer run --stop-signal QUIT --self-bind --listen :80 -- nginx -g 'daemon off;'
+  balancer run --workers 2 -- ./server --metrics 91{worker}0
   balancer run --listen :80 --user www-data -- ./srv    a port that only root may open
   balancer run --self-bind --listen 0.0.0.0:80 -- ./server --port 80
 
 A command finds its socket as descriptor 3, as systemd would hand it over: LISTEN_FDS is 1,
-LISTEN_PID its PID, and LISTEN_FDNAMES the group's name. It must stay in the foreground, and end on
-SIGTERM. With --self-bind it opens the socket itself, on the address of --listen, with SO_REUSEPORT.
+LISTEN_PID its PID, and LISTEN_FDNAMES the group's name. BALANCER_WORKER is the worker's number from 0,
+which stays when it is started again or replaced, and so is {worker} in its arguments. It must stay in
+the foreground, and end on --stop-signal. With --self-bind it opens the socket itself, on the address of --listen, with SO_REUSEPORT.
 
 Ctrl-C stops, after requests in flight are finished; a second one stops at once. SIGHUP reloads, as
 `balancer reload` does; if the terminal is gone it stops instead, and under nohup it is ignored.
@@ -94,6 +98,20 @@ pub struct RunArgs {
     /// for this long; `off` waits until all are closed
     #[arg(long, value_name = "TIME|off", default_value = idle_grace::USUAL)]
     pub idle_grace: IdleGrace,
+
+    /// The signal that asks a command to finish and end; `QUIT` for nginx
+    #[arg(long, value_name = "SIGNAL", default_value = "TERM", requires = "command")]
+    pub stop_signal: StopSignal,
+
+    /// How long a worker may take to end once it was asked to, until it is killed [default: in a reload as
+    /// --drain-timeout; at the end of all as long as it takes]
+    #[arg(long, value_name = "TIME")]
+    pub kill_after: Option<TimeSpan>,
+
+    /// Give up, end all workers and exit with 1, when one that did not live for 10 s was started again this
+    /// often [default: never]
+    #[arg(long, value_name = "N")]
+    pub max_restarts: Option<u32>,
 
     /// Go on with the workers that a killed `run` has left
     #[arg(long)]

@@ -27,7 +27,7 @@ use crate::{
     descriptors,
     error::{UsageError, with_remedy},
     log_lines, render,
-    supervisor::{Inheritance, Job, Seats, Supervisor, WorkerPlan},
+    supervisor::{Ending, Inheritance, Job, Seats, Supervisor, WorkerPlan},
 };
 
 /// What `run` was asked for, checked.
@@ -144,7 +144,7 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
         }
         // And one that is being replaced.
         let mut console = Console::start(args.quiet, supervisor.workers() + 1);
-        let mut workers = Spawned::new(supervisor, group, &signals, args.takeover);
+        let mut workers = Spawned::new(supervisor, group, &signals, args.takeover, ending(&args));
         workers.announce(&console);
         keep_up(&mut workers, &mut signals, &mut console).await
     });
@@ -236,8 +236,14 @@ fn workers(args: &RunArgs, plan: &Plan, weights: Vec<Weight>) -> Vec<WorkerPlan>
         ready_within,
         drain_within,
         idle_grace: args.idle_grace,
+        ending: ending(args),
+        restarts: args.max_restarts,
     };
     weights.into_iter().zip(cpus).map(worker).collect()
+}
+
+fn ending(args: &RunArgs) -> Ending {
+    Ending { signal: args.stop_signal, kill_after: args.kill_after.map(|time| time.0) }
 }
 
 /// Refuses an address that a server shares already: its sockets would be in the group and get

@@ -24,6 +24,11 @@ impl Backoff {
         self.deaths = self.deaths.saturating_add(1);
         delay
     }
+
+    /// How many deaths came one after another.
+    pub fn deaths(&self) -> u32 {
+        self.deaths
+    }
 }
 
 #[cfg(test)]

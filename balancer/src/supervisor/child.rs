@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::{
+    ending::StopSignal,
     events::{Event, Teller, Told},
     notify::NotifySocket,
     pipe,
@@ -163,12 +164,15 @@ impl WorkerProcess {
         Ok(Self { identity, pid: raw, state })
     }
 
+    /// Asks it and what it has started to end.
+    pub fn ask_to_end(&self, StopSignal(signal): StopSignal) {
+        self.state.told.store(true, Ordering::Relaxed);
+        self.signal(signal);
+    }
+
     /// Sends it and what it has started a signal, as a terminal would: a command may be a shell that
     /// waits for the server.
     pub fn signal(&self, signal: Signal) {
-        if signal == Signal::TERM {
-            self.state.told.store(true, Ordering::Relaxed);
-        }
         if !self.state.reaped.load(Ordering::Relaxed) {
             let _ = kill_process_group(self.pid, signal);
         }

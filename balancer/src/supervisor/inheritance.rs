@@ -1,12 +1,13 @@
 //! What an agent that is gone has left, and how another goes on with it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
 use balancer_common::record::SlotState;
+use procfs::process::Process;
 
 use super::{
-    Notice, Supervisor, WorkerPlan, agenda::Duty, child::WorkerProcess, seats::Seats,
+    Notice, Supervisor, WorkerPlan, agenda::Duty, child::WorkerProcess, job::WORKER, seats::Seats,
     worker::Running,
 };
 use balancer_steering::affinity;
@@ -22,6 +23,8 @@ use balancer_steering::{
 pub struct Inheritance {
     /// Those that serve, by slot.
     pub living: Vec<Member>,
+    /// The numbers that those were started with, where that is known.
+    numbers: Vec<Option<usize>>,
     /// Those that died since.
     pub dead: Vec<Member>,
     /// Those that were replaced, or that were starting: whether they are ready nobody hears any more.
@@ -46,7 +49,10 @@ impl Inheritance {
             }
             members.push((member, seated && member.worker.is_alive()));
         }
-        Ok(Self::sort(members, &steering.agent_state()?))
+        let mut inheritance = Self::sort(members, &steering.agent_state()?);
+        let number = |member: &Member| number_of(member.worker.pid);
+        inheritance.numbers = inheritance.living.iter().map(number).collect();
+        Ok(inheritance)
     }
 
     /// Members, each with whether it lives. Pure.
@@ -91,9 +97,22 @@ impl Inheritance {
                 given.len()
             );
         }
+        if !given.is_empty() {
+            return Ok(given.to_vec());
+        }
         let had = self.living.iter().chain(&self.dead).map(|member| member.weight);
-        let had = had.chain(std::iter::repeat(Weight::ONE)).take(count);
-        Ok(if given.is_empty() { had.collect() } else { given.to_vec() })
+        let mut weights = vec![Weight::ONE; count];
+        for (place, weight) in self.places(count).into_iter().zip(had) {
+            weights[place] = weight;
+        }
+        Ok(weights)
+    }
+
+    /// Which of so many workers those that serve go on as, each as the one that it was; then those that are left.
+    fn places(&self, count: usize) -> Vec<usize> {
+        let mut places: Vec<Option<usize>> = (0..count).map(Some).collect();
+        keep(&mut places, self.numbers.iter().copied());
+        places.into_iter().flatten().collect()
     }
 }
 
@@ -111,10 +130,11 @@ impl Supervisor {
     ) -> Result<Self> {
         let mut supervisor = Self::of(seats, bpffs, plans)?;
         supervisor.workers.iter_mut().for_each(|worker| worker.first = false);
-        supervisor.keep_cpus(&inheritance.living);
+        let places = inheritance.places(supervisor.workers.len());
+        supervisor.keep_cpus(&places, &inheritance.living);
         let lock = supervisor.steering()?.lock()?;
-        for (index, member) in inheritance.living.iter().enumerate() {
-            supervisor.adopt(index, member)?;
+        for (place, member) in places.into_iter().zip(&inheritance.living) {
+            supervisor.adopt(place, member)?;
         }
         let steering = supervisor.steering()?;
         for member in &inheritance.dead {
@@ -147,11 +167,11 @@ impl Supervisor {
     }
 
     /// Lets who is pinned to a CPU be the worker of that CPU.
-    fn keep_cpus(&mut self, living: &[Member]) {
-        let mut cpus: Vec<_> = self.workers.iter().map(|worker| worker.plan.cpu).collect();
+    fn keep_cpus(&mut self, places: &[usize], living: &[Member]) {
+        let mut cpus: Vec<_> = places.iter().map(|&place| self.workers[place].plan.cpu).collect();
         let had = living.iter().map(|member| affinity::only_cpu(member.worker.pid));
         keep(&mut cpus, had.map(|cpu| cpu.map(|cpu| cpu as usize)));
-        self.workers.iter_mut().zip(cpus).for_each(|(worker, cpu)| worker.plan.cpu = cpu);
+        places.iter().zip(cpus).for_each(|(&place, cpu)| self.workers[place].plan.cpu = cpu);
     }
 
     fn adopt(&mut self, index: usize, member: &Member) -> Result<()> {
@@ -165,6 +185,12 @@ impl Supervisor {
         self.workers[index].running = Some(running);
         Ok(())
     }
+}
+
+/// The number that a process was started with, or the one that has started it.
+fn number_of(pid: u32) -> Option<usize> {
+    let environment = Process::new(i32::try_from(pid).ok()?).ok()?.environ().ok()?;
+    environment.get(OsStr::new(WORKER))?.to_str()?.parse().ok()
 }
 
 /// Puts what each of the first had in its place, where it is there for one of those that follow. Pure.
@@ -241,6 +267,23 @@ mod tests {
         assert_eq!(keep(&[Some(1), Some(0), Some(0)]), [1, 0, 0, 2]);
         // Somebody has pinned it elsewhere, or not at all.
         assert_eq!(keep(&[Some(7), None, Some(0)]), [0, 1, 0, 2]);
+    }
+
+    #[test]
+    fn who_serves_goes_on_under_its_number_with_its_weight_and_the_others_have_what_is_left() {
+        let mut inheritance =
+            inheritance(&[(Live, true), (Live, true), (Live, false)], &told(3, None));
+        inheritance.numbers = vec![Some(2), Some(0)];
+        assert_eq!(inheritance.places(3), [2, 0, 1]);
+        let weight = Weight::from_record;
+        inheritance.living[0].weight = weight(5);
+        inheritance.dead[0].weight = weight(3);
+        assert_eq!(inheritance.weights(None, &[]).unwrap(), [weight(1), weight(3), weight(5)]);
+        // Somebody else's number, twice, and one of a group that was larger.
+        inheritance.numbers = vec![Some(1), Some(1)];
+        assert_eq!(inheritance.places(3), [1, 0, 2]);
+        inheritance.numbers = vec![None, Some(9)];
+        assert_eq!(inheritance.places(3), [0, 1, 2]);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::{handover::Handover, user::User};
 
+/// The environment variable with the worker's number.
+pub(super) const WORKER: &str = "BALANCER_WORKER";
+
 /// What a worker runs.
 #[derive(Clone, Debug)]
 pub enum Job {
@@ -37,6 +40,8 @@ pub enum Job {
 
 /// What a start is to be like.
 pub(super) struct Terms<'a> {
+    /// The number of the worker: the same for all that are it, one after another.
+    pub index: usize,
     /// The group's name.
     pub group: &'a str,
     /// Where it is pinned.
@@ -109,11 +114,11 @@ impl Job {
                     socket.map(|socket| Handover { socket, load: load.flatten(), group });
                 let settle = if *notifies { Duration::ZERO } else { terms.settle };
                 let readiness = readiness(Sign::Runs, *notifies, settle);
-                let (process, stdin) = (as_typed(command)?, Stdio::null());
+                let (process, stdin) = (as_typed(command, terms.index)?, Stdio::null());
                 (Launch { process, stdin, readiness, notify: None, handover }, *notifies)
             }
             Self::Command { command, binds: true, notifies } => {
-                let process = as_typed(command)?;
+                let process = as_typed(command, terms.index)?;
                 let address = terms.address.context("workers that share a socket bind none")?;
                 let readiness = readiness(Sign::Bound(address), *notifies, Duration::ZERO);
                 let stdin = Stdio::null();
@@ -123,6 +128,7 @@ impl Job {
         if let Some(user) = terms.user.filter(|_| self.is_foreign()) {
             user.run(&mut launch.process);
         }
+        launch.process.env(WORKER, terms.index.to_string());
         // Ours, where systemd started us, is not for workers.
         launch.process.env_remove("NOTIFY_SOCKET");
         if notifies {
@@ -134,9 +140,18 @@ impl Job {
     }
 }
 
-fn as_typed(command: &[OsString]) -> Result<Command> {
+/// With the worker's number in place of `{worker}` in its arguments.
+fn as_typed(command: &[OsString], index: usize) -> Result<Command> {
     let (program, arguments) = command.split_first().context("there is no command")?;
     let mut process = Command::new(program);
-    process.args(arguments);
+    process.args(arguments.iter().map(|argument| numbered(argument, index)));
     Ok(process)
+}
+
+fn numbered(argument: &OsString, index: usize) -> OsString {
+    // What is not UTF-8 has no place for a number that anybody typed.
+    argument.to_str().map_or_else(
+        || argument.clone(),
+        |text| text.replace("{worker}", &index.to_string()).into(),
+    )
 }

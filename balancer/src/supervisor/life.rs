@@ -119,8 +119,10 @@ impl Supervisor {
         let Some(running) = worker.running.take() else { return };
         // The next one may do better.
         if worker.successor.is_none() {
-            let delay = worker.backoff.after(Duration::ZERO);
-            self.schedule(Duty::Start(index), delay);
+            match worker.again_in(Duration::ZERO) {
+                Some(delay) => self.schedule(Duty::Start(index), delay),
+                None => self.fail(too_often(&line)),
+            }
         }
         self.notices.push_back(Notice::Complaint(line));
         self.dismiss(index, running);
@@ -156,10 +158,12 @@ impl Supervisor {
             "its successor is starting already".to_owned()
         } else if self.take_back(index, running.slot) {
             "its predecessor serves on".to_owned()
-        } else {
-            let delay = self.workers[index].backoff.after(lived);
+        } else if let Some(delay) = self.workers[index].again_in(lived) {
             self.schedule(Duty::Start(index), delay);
             format!("starting it again in {} ms", delay.as_millis())
+        } else {
+            let died = format!("worker {index} (PID {}) {}", running.pid(), worker::ending(status));
+            return self.fail(too_often(&died));
         };
         let slot = running.slot.map(|slot| format!(", slot {slot}")).unwrap_or_default();
         let (pid, how) = (running.pid(), worker::ending(status));
@@ -194,7 +198,10 @@ impl Supervisor {
             Ok(running) => self.workers[index].running = Some(running),
             Err(error) if first => self.fail(format!("{error:#}")),
             Err(error) => {
-                let delay = self.workers[index].backoff.after(Duration::ZERO);
+                let Some(delay) = self.workers[index].again_in(Duration::ZERO) else {
+                    return self
+                        .fail(too_often(&format!("worker {index} cannot be started: {error:#}")));
+                };
                 self.schedule(Duty::Start(index), delay);
                 let delay = delay.as_millis();
                 self.notices.push_back(Notice::Died(format!(
@@ -203,4 +210,10 @@ impl Supervisor {
             }
         }
     }
+}
+
+fn too_often(what: &str) -> String {
+    format!(
+        "{what}; it was started again as often as --max-restarts allows, so all workers are told to end"
+    )
 }

@@ -9,7 +9,7 @@
 //! | what it prints | `pipe` |
 //! | when it is ready | `readiness`, `notify` |
 //! | sockets and slots | `seats` |
-//! | a worker, whichever process it is; how it lives and dies | `worker`, `life`, `backoff` |
+//! | a worker, whichever process it is; how it lives and dies | `worker`, `life`, `backoff`, `ending` |
 //! | what is to be done, when, and under which lock | `agenda` |
 //! | workers replaced one after another | `reload` |
 //! | workers that an earlier agent has left | `inheritance` |
@@ -18,6 +18,7 @@ mod agenda;
 mod backoff;
 mod binary;
 mod child;
+mod ending;
 mod events;
 mod inheritance;
 mod job;
@@ -51,7 +52,13 @@ use self::{
     reload::Reload,
     worker::{Running, Worker},
 };
-pub use self::{inheritance::Inheritance, job::Job, seats::Seats, worker::WorkerPlan};
+pub use self::{
+    ending::{Ending, StopSignal},
+    inheritance::Inheritance,
+    job::Job,
+    seats::Seats,
+    worker::WorkerPlan,
+};
 use crate::hindrance::Hindrance;
 use balancer_steering::{agent_record::AgentState, process::Identity, steering::Steering};
 
@@ -194,6 +201,7 @@ impl Supervisor {
         let seat = if plan.job.binds() { None } else { Some(self.seats.take(index, plan.weight)?) };
         let slot = seat.as_ref().map(|seat| seat.slot);
         let terms = Terms {
+            index,
             group: self.seats.group(),
             bpffs: &self.bpffs,
             binary: &self.binary,
@@ -259,7 +267,7 @@ impl Supervisor {
         let worker = &mut self.workers[index];
         if let Some(running) = &worker.running {
             worker.replaced = true;
-            running.process.signal(Signal::TERM);
+            running.process.ask_to_end(worker.plan.ending.signal);
         }
     }
 
@@ -275,7 +283,17 @@ impl Supervisor {
         self.stopping = true;
         self.agenda.forget(|duty| matches!(duty, Duty::Start(_) | Duty::Succeed(_)));
         self.give_up_reload("balancer was told to stop".to_owned());
-        self.signal(Signal::TERM);
+        self.ask_all_to_end();
+    }
+
+    fn ask_all_to_end(&self) {
+        for worker in &self.workers {
+            let own = worker.running.iter().chain(&worker.successor);
+            own.for_each(|running| running.process.ask_to_end(worker.plan.ending.signal));
+        }
+        for (index, running) in &self.leaving {
+            running.process.ask_to_end(self.workers[*index].plan.ending.signal);
+        }
     }
 
     /// Sends all processes a signal.
@@ -287,7 +305,7 @@ impl Supervisor {
 impl Drop for Supervisor {
     /// Workers outlive a supervisor that is killed, but none that gives up.
     fn drop(&mut self) {
-        self.signal(Signal::TERM);
+        self.ask_all_to_end();
     }
 }
 

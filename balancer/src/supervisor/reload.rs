@@ -256,9 +256,10 @@ impl Supervisor {
     /// Tells a process to end, which it is to do in time.
     pub(super) fn dismiss(&mut self, index: usize, mut running: Running) {
         let process = running.process.identity;
+        let plan = &self.workers[index].plan;
         running.dismissed = true;
-        running.process.signal(Signal::TERM);
-        let within = self.workers[index].plan.drain_within;
+        running.process.ask_to_end(plan.ending.signal);
+        let within = plan.ending.kill_after.unwrap_or(plan.drain_within);
         self.leaving.push((index, running));
         let teller = Teller { index, process, sender: self.sender.clone() };
         tokio::spawn(async move {
@@ -271,10 +272,11 @@ impl Supervisor {
         let overdue = self.leaving.iter().find(|(_, r)| r.process.identity == who);
         // Once all stop, it may take as long as any.
         let Some((index, running)) = overdue.filter(|_| !self.stopping) else { return };
-        let within = self.workers[*index].plan.drain_within;
+        let WorkerPlan { ending, drain_within, .. } = &self.workers[*index].plan;
+        let (signal, within) = (ending.signal, ending.kill_after.unwrap_or(*drain_within));
         running.process.signal(Signal::KILL);
         self.notices.push_back(Notice::Complaint(format!(
-            "worker {index} (PID {}) has not ended within {within:?} of SIGTERM, and is killed",
+            "worker {index} (PID {}) has not ended within {within:?} of {signal}, and is killed",
             who.pid
         )));
     }

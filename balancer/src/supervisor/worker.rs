@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{backoff::Backoff, child::WorkerProcess, job::Job};
+use super::{backoff::Backoff, child::WorkerProcess, ending::Ending, job::Job};
 use balancer_steering::weight::Weight;
 
 use crate::{idle_grace::IdleGrace, user::User};
@@ -37,6 +37,10 @@ pub struct WorkerPlan {
     pub drain_within: Duration,
     /// How long connections that it has left must be idle, so that it need not finish them.
     pub idle_grace: IdleGrace,
+    /// How it ends.
+    pub ending: Ending,
+    /// How often it is started again until it has lived for a while; `None` without end.
+    pub restarts: Option<u32>,
 }
 
 /// A worker, whoever is it at the moment.
@@ -77,6 +81,12 @@ impl Worker {
             running: None,
             successor: None,
         }
+    }
+
+    /// How long to wait until it is started again after having lived that long; `None` if that was often enough.
+    pub fn again_in(&mut self, lived: Duration) -> Option<Duration> {
+        let delay = self.backoff.after(lived);
+        self.plan.restarts.is_none_or(|most| self.backoff.deaths() <= most).then_some(delay)
     }
 
     /// Whether it runs, or has a successor.

@@ -24,3 +24,4 @@ mod report;
 mod takeover;
 mod top;
 mod user;
+mod worker_terms;
