@@ -10,6 +10,9 @@ const LEAST_ANSWERS: u64 = 200;
 /// As many of the baseline's last blocks say what is usual now: the worst of them.
 const USUAL: usize = 3;
 
+/// Fewer looks do not tell a burst from what lasts.
+const LEAST_LOOKS: u32 = 3;
+
 /// By so many standard deviations there have to be more slow answers than 1 %, since it is looked again and again.
 const DEVIATIONS: f64 = 4.0;
 
@@ -65,23 +68,50 @@ impl Guard {
         }
     }
 
-    /// Looks at what another policy's block has seen so far.
+    /// Begins to watch a block of another policy.
+    pub fn watch(&self) -> Watch<'_> {
+        Watch { guard: self, seen: Histogram::default(), looks: 0, worse: 0 }
+    }
+}
+
+/// A block that is watched.
+#[derive(Clone, Debug)]
+pub struct Watch<'a> {
+    guard: &'a Guard,
+    /// By the last look.
+    seen: Histogram,
+    looks: u32,
+    /// Looks since whose predecessor answers took too long.
+    worse: u32,
+}
+
+impl Watch<'_> {
+    /// Looks at what the block has seen so far. Answers take too long if they do by more than chance, and did
+    /// at most looks: what else this host does comes in bursts.
     ///
     /// # Errors
     /// Says why to stop.
-    pub fn check(&self, to_answer: &Histogram) -> Result<(), Alarm> {
-        let usual = self.baseline.iter().rev().take(USUAL).max();
+    pub fn look(&mut self, to_answer: &Histogram) -> Result<(), Alarm> {
+        let usual = self.guard.baseline.iter().rev().take(USUAL).max();
         let (Some(&baseline), Some(now)) = (usual, to_answer.quantile(0.99)) else {
             return Ok(());
         };
+        let max_worse = self.guard.max_worse;
+        let bound = baseline.mul_f64(max_worse);
+        let slow = |answers: &Histogram| (answers.count() - answers.below(bound)) as f64;
+        let since = to_answer.since(&self.seen);
+        self.seen.clone_from(to_answer);
+        self.looks += 1;
+        self.worse += u32::from(slow(&since) > 0.01 * since.count() as f64);
         let count = to_answer.count();
-        let slow = count - to_answer.below(baseline.mul_f64(self.max_worse));
-        let chance = (0.01 * 0.99 * count as f64).sqrt();
-        if count < LEAST_ANSWERS || slow as f64 <= 0.01 * count as f64 + DEVIATIONS * chance {
+        let expected = 0.01 * count as f64;
+        let beyond_chance = slow(to_answer) > expected + DEVIATIONS * (0.99 * expected).sqrt();
+        let lasts = self.looks >= LEAST_LOOKS && self.worse * 2 > self.looks;
+        if count < LEAST_ANSWERS || !beyond_chance || !lasts {
             return Ok(());
         }
         let factor = now.as_secs_f64() / baseline.as_secs_f64();
-        Err(Alarm::Worse { factor, now, baseline, max_worse: self.max_worse })
+        Err(Alarm::Worse { factor, now, baseline, max_worse })
     }
 }
 
@@ -101,40 +131,58 @@ mod tests {
         histogram
     }
 
+    /// Allows twice, after blocks of the baseline with these times.
+    fn guard(millis: &[u64]) -> Guard {
+        let mut guard = Guard::new(2.0);
+        millis.iter().for_each(|&millis| guard.baseline(&answers(1000, millis)));
+        guard
+    }
+
+    /// What comes of a block that sees this in each of its seconds, one after another.
+    fn block(guard: &Guard, seconds: &[Histogram]) -> Result<(), Alarm> {
+        let (mut watch, mut sum) = (guard.watch(), Histogram::default());
+        seconds.iter().try_for_each(|second| {
+            sum += second;
+            watch.look(&sum)
+        })
+    }
+
     #[test]
     fn answers_that_take_too_long_stop_it() {
-        let mut guard = Guard::new(2.0);
-        guard.baseline(&answers(1000, 10));
-        assert_eq!(guard.check(&answers(1000, 19)), Ok(()));
-        let alarm = guard.check(&answers(1000, 30)).unwrap_err();
+        let guard = guard(&[10]);
+        assert_eq!(block(&guard, &[(); 9].map(|()| answers(1000, 19))), Ok(()));
+        let alarm = block(&guard, &[(); 3].map(|()| answers(1000, 30))).unwrap_err();
         assert!(alarm.to_string().contains("2 are allowed"), "{alarm}");
     }
 
     #[test]
     fn too_few_answers_stop_nothing_and_no_baseline_neither() {
-        let mut guard = Guard::new(2.0);
-        assert_eq!(guard.check(&answers(1000, 30)), Ok(()));
-        guard.baseline(&answers(1000, 10));
-        assert_eq!(guard.check(&answers(199, 30)), Ok(()));
+        assert_eq!(block(&guard(&[]), &[(); 9].map(|()| answers(1000, 30))), Ok(()));
+        assert_eq!(block(&guard(&[10]), &[(); 9].map(|()| answers(20, 30))), Ok(()));
     }
 
     #[test]
     fn a_few_slow_answers_more_than_one_in_a_hundred_may_be_chance() {
-        let mut guard = Guard::new(2.0);
-        guard.baseline(&answers(1000, 10));
-        assert_eq!(guard.check(&with_slow(1980, 10, 22)), Ok(()));
-        assert!(guard.check(&with_slow(1950, 10, 50)).is_err());
+        let guard = guard(&[10]);
+        assert_eq!(block(&guard, &[(); 3].map(|()| with_slow(660, 10, 8))), Ok(()));
+        assert!(block(&guard, &[(); 3].map(|()| with_slow(650, 10, 17))).is_err());
+    }
+
+    #[test]
+    fn a_burst_stops_nothing_and_what_lasts_does() {
+        let guard = guard(&[10]);
+        let mut seconds = [(); 8].map(|()| answers(300, 10));
+        seconds[2] = answers(300, 90);
+        seconds[3] = answers(300, 90);
+        assert_eq!(block(&guard, &seconds), Ok(()));
+        seconds[4] = answers(300, 90);
+        assert!(block(&guard, &seconds).is_err());
     }
 
     #[test]
     fn what_is_usual_is_the_worst_of_the_baselines_last_blocks() {
-        let mut guard = Guard::new(2.0);
-        for millis in [90, 10, 30, 10] {
-            guard.baseline(&answers(1000, millis));
-        }
-        assert_eq!(guard.check(&answers(1000, 55)), Ok(()));
-        guard.baseline(&answers(1000, 10));
-        guard.baseline(&answers(1000, 10));
-        assert!(guard.check(&answers(1000, 55)).is_err());
+        let slow = [(); 3].map(|()| answers(1000, 55));
+        assert_eq!(block(&guard(&[90, 10, 30, 10]), &slow), Ok(()));
+        assert!(block(&guard(&[90, 10, 30, 10, 10, 10]), &slow).is_err());
     }
 }

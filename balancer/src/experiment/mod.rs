@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::Result;
 use balancer_lab::live::{
     block::Block,
-    guard::{Alarm, Guard},
+    guard::{Alarm, Guard, Watch},
     plan::{Plan, Turn},
 };
 use balancer_steering::{
@@ -146,6 +146,7 @@ impl Running<'_> {
         let before = Reading::take(self.steering)?;
         let (measured, mut sampled) = (Instant::now(), reading::Sampled::default());
         let is_guarded = turn.policy != 0;
+        let mut watch = guard.watch();
         let mut told = None;
         for sample in 1.. {
             tokio::select! {
@@ -156,7 +157,7 @@ impl Running<'_> {
             sampled.add(self.steering)?;
             if is_guarded && sample % GUARDING == 0 {
                 let block = before.until(&Reading::take(self.steering)?, turn);
-                if let Some(alarm) = alarm(guard, &block, clean) {
+                if let Some(alarm) = alarm(&mut watch, &block, clean) {
                     return Ok(Err(Ended::Alarm { policy: policy.name(), alarm }));
                 }
             }
@@ -173,19 +174,19 @@ impl Running<'_> {
         sampled.note(&mut block);
         (block.seconds, block.carried_over) = (seconds, carried_over);
         block.generator = told.as_deref().and_then(balancer_lab::generators::told);
-        if is_guarded && let Some(alarm) = alarm(guard, &block, clean) {
+        if is_guarded && let Some(alarm) = alarm(&mut watch, &block, clean) {
             return Ok(Err(Ended::Alarm { policy: policy.name(), alarm }));
         }
         Ok(Ok(block))
     }
 }
 
-fn alarm(guard: &Guard, block: &Block, clean: bool) -> Option<Alarm> {
+fn alarm(watch: &mut Watch<'_>, block: &Block, clean: bool) -> Option<Alarm> {
     if block.errors > 0 {
         return Some(Alarm::Errors(block.errors));
     }
     if let Some(count) = block.overflows.filter(|count| clean && *count > 0) {
         return Some(Alarm::Lost(count));
     }
-    guard.check(&block.to_answer()).err()
+    watch.look(&block.to_answer()).err()
 }
