@@ -3,6 +3,7 @@
 //! | step | modules |
 //! | --- | --- |
 //! | what was asked for | [`cli`], then a file of [`commands`] for each verb |
+//! | what commands and `top` change in a running group | `operations`, which asks `rules` |
 //! | the process that keeps a group up | `agent` |
 //! | processes that it starts | `supervisor`, `handover`, [`user`], `worker` |
 //! | figures for Prometheus | [`metrics`] |
@@ -24,6 +25,7 @@ mod hindrance;
 mod idle_grace;
 mod log_lines;
 pub mod metrics;
+mod operations;
 pub mod output;
 mod parent;
 mod rates;

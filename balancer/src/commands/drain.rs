@@ -15,9 +15,9 @@ use balancer_steering::{
 
 use crate::{
     cli::{DrainArgs, ResumeArgs},
-    commands::{open_group, say_lines, settle},
+    commands::{open_group, say_line},
+    operations,
     render::say,
-    rules,
 };
 
 /// How often is looked while connections are waited for.
@@ -30,15 +30,7 @@ const SHOWN: Duration = Duration::from_secs(1);
 pub fn drain(args: &DrainArgs, store: &Store) -> Result<()> {
     privilege::require()?;
     let mut steering = open_group(store, &args.group)?;
-    let lines = steering.change(|change| {
-        let lines = settle(change, &args.pids)?;
-        let members = change.snapshot()?.members;
-        let slots = rules::to_drain(change.name(), change.group().policy, &members, &args.pids)?;
-        slots.iter().for_each(|&slot| change.set_state(slot, SlotState::Draining));
-        anyhow::Ok(lines)
-    })?;
-    let pids = args.pids.iter().map(|pid| format!("PID {pid} is draining"));
-    say_lines(&steering, lines.into_iter().chain(pids))?;
+    operations::drain(&mut steering, &args.pids, say_line)?;
     if args.wait { wait(args, &steering) } else { Ok(()) }
 }
 
@@ -46,15 +38,7 @@ pub fn drain(args: &DrainArgs, store: &Store) -> Result<()> {
 pub fn resume(args: &ResumeArgs, store: &Store) -> Result<()> {
     privilege::require()?;
     let mut steering = open_group(store, &args.group)?;
-    let lines = steering.change(|change| {
-        let lines = settle(change, &args.pids)?;
-        let members = change.snapshot()?.members;
-        let slots = rules::to_resume(change.name(), &members, &args.pids)?;
-        slots.iter().for_each(|&slot| change.set_state(slot, SlotState::Live));
-        anyhow::Ok(lines)
-    })?;
-    let pids = args.pids.iter().map(|pid| format!("PID {pid} is live"));
-    say_lines(&steering, lines.into_iter().chain(pids))
+    operations::resume(&mut steering, &args.pids, say_line)
 }
 
 /// A worker that is waited for.

@@ -19,9 +19,8 @@ mod weight;
 
 use std::{io, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use balancer_steering::{
-    adoption::settling::settle,
     process::to_pid,
     steering::{Steering, Store},
 };
@@ -30,7 +29,7 @@ use rustix::process::Signal;
 
 use crate::{
     cli::{Cli, GroupArgs, Verb},
-    output, parent, render, worker,
+    operations, output, parent, render, worker,
 };
 
 /// Does what the command line says.
@@ -52,7 +51,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         | Verb::Drain(_)
         | Verb::Resume(_)
         | Verb::Detach(_) => output::start(true),
-        // They take no lock; and what becomes another program, or enters namespaces, has one thread.
+        // They print nothing while they have a lock; and what becomes another program, or enters namespaces, has one thread.
         _ => {}
     }
     match cli.verb {
@@ -80,39 +79,12 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what became of a group.
-fn say_lines(steering: &Steering, mut lines: impl Iterator<Item = String>) -> Result<()> {
-    lines.try_for_each(|line| render::say(format_args!("{}: {line}", steering.name())))
+/// Prints a line about what was done.
+fn say_line(line: String) -> Result<()> {
+    render::say(format_args!("{line}"))
 }
 
-const MAKES_ONE: &str = "`balancer run` or `balancer attach` creates one";
-
-/// Opens the group that is meant: the one named, or the only one. If an experiment on it was abandoned, what
-/// was in force before is put back.
+/// Opens the group that is meant: the one named, or the only one.
 fn open_group(store: &Store, args: &GroupArgs) -> Result<Steering> {
-    let names = store.names()?;
-    let name = match (&args.group, names.as_slice()) {
-        (Some(name), _) if names.contains(name) => name,
-        (Some(name), []) => {
-            bail!("there is no group {name}, nor any other group; {MAKES_ONE}")
-        }
-        (Some(name), _) => bail!("there is no group {name}; the groups are {}", names.join(", ")),
-        (None, [only]) => only,
-        (None, []) => bail!("no group is steered; {MAKES_ONE}"),
-        (None, _) => {
-            bail!("there are several groups; name one with --group: {}", names.join(", "))
-        }
-    };
-    let mut steering = Steering::open(store, name)?;
-    match steering.restore() {
-        Ok(None) => {}
-        Ok(Some(abandoned)) => {
-            tracing::warn!("{}", render::policy::abandoned_line(steering.name(), &abandoned));
-        }
-        Err(error) => tracing::warn!(
-            "{}: an experiment was abandoned, and what was in force before cannot be put back: {error:#}",
-            steering.name()
-        ),
-    }
-    Ok(steering)
+    operations::open(store, args.group.as_deref())
 }
