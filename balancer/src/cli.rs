@@ -93,7 +93,7 @@ pub enum Verb {
     Reload(ReloadArgs),
     /// Show members, weights and shares of a group
     Status(StatusArgs),
-    /// Watch all groups live: connections, requests and their times, by worker
+    /// Watch connections, requests and their times live, by worker, and change groups by a key
     Top(TopArgs),
     /// List every group of sockets that share an address, whoever started them
     Groups(GroupsArgs),

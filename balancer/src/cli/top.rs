@@ -11,6 +11,11 @@ Examples:
   balancer top --group tcp-8080 --interval 5s
   balancer top --json --count 3                 three lines a group, for a pipe
 
+Keys: Tab and the arrows select a group and a worker, Enter shows the worker's times, t switches between
+times to answer and times until read, s sorts, q quits. p switches the group's policy; w, d and r change
+the worker's weight, drain it and resume it, as the commands of these names do. Nothing is changed before
+y confirms it.
+
 Requests are tracked meanwhile, in all groups (Linux 6.3); below that, connections are shown. p50 and p99
 are of the times to answer that ended within the last interval, READ is the p99 of the time until a worker
 read. What is not known is a dash.")]

@@ -1,7 +1,7 @@
-//! `balancer top`: shows all groups live, in a terminal or as JSON lines.
+//! `balancer top`: shows all groups live, in a terminal, where they can be changed too, or as JSON lines.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{self, IsTerminal as _},
     sync::{
         Arc,
@@ -22,10 +22,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{GroupArgs, TopArgs},
-    commands::open_group,
+    commands::{open_group, say_line},
     error::UsageError,
     render::say_json,
     top::{
+        changer::Changer,
+        dialogue::Dialogue,
         figures::Group,
         reading::{GroupReading, Reader},
         screen::{Screen, Then},
@@ -60,10 +62,23 @@ pub fn top(args: &TopArgs, store: &Store) -> Result<()> {
     if args.json {
         return lines(args, &mut watched, &ended);
     }
+    let mut changer = Changer::new(store.clone());
     let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
-    let shown = show(args, &mut watched, &mut terminal, &ended);
+    let shown = show(args, &mut watched, &mut changer, &mut terminal, &ended);
     ratatui::restore();
-    shown
+    let answer = changer.finish();
+    match (shown?, answer) {
+        (End::Asked, Some(answer)) => say_line(answer),
+        _ => Ok(()),
+    }
+}
+
+/// How `top` ends.
+enum End {
+    /// By a key, or after `--count` intervals.
+    Asked,
+    /// By a signal, or because the terminal is gone.
+    Stopped,
 }
 
 /// The groups, and how they were one interval ago.
@@ -91,6 +106,8 @@ fn lines(args: &TopArgs, watched: &mut Watched, ended: &AtomicBool) -> Result<()
     if let Some(why) = &watched.reader.unobserved {
         tracing::warn!("{why}");
     }
+    let mut unread = BTreeMap::new();
+    warn_of_new(&mut unread, &watched.reader.unread);
     let mut due = Instant::now();
     let mut count = 0;
     while args.count.is_none_or(|wanted| count < wanted) {
@@ -104,48 +121,70 @@ fn lines(args: &TopArgs, watched: &mut Watched, ended: &AtomicBool) -> Result<()
             thread::sleep(left.min(PATIENCE));
         }
         watched.next()?.iter().try_for_each(say_json)?;
+        warn_of_new(&mut unread, &watched.reader.unread);
         count += 1;
     }
     Ok(())
 }
 
+/// Warns of groups that cannot be read, once for each.
+fn warn_of_new(before: &mut BTreeMap<String, String>, now: &BTreeMap<String, String>) {
+    for (name, reason) in now.iter().filter(|(name, _)| !before.contains_key(*name)) {
+        tracing::warn!("{}", unread_line(name, reason));
+    }
+    before.clone_from(now);
+}
+
+fn unread_line(name: &str, reason: &str) -> String {
+    format!("the group {name} is not shown, because it cannot be read: {reason}")
+}
+
 fn show(
     args: &TopArgs,
     watched: &mut Watched,
+    changer: &mut Changer,
     terminal: &mut DefaultTerminal,
     ended: &AtomicBool,
-) -> Result<()> {
+) -> Result<End> {
     let mut screen = Screen::default();
     let mut due = Instant::now();
     let mut count = 0;
     while !ended.load(Ordering::Relaxed) {
         if Instant::now() >= due {
             if args.count.is_some_and(|wanted| count > wanted) {
-                return Ok(());
+                return Ok(End::Asked);
             }
             screen.groups = watched.next()?;
-            screen.unobserved.clone_from(&watched.reader.unobserved);
+            let Reader { unobserved, unread, .. } = &watched.reader;
+            let unread = unread.iter().map(|(name, reason)| unread_line(name, reason));
+            screen.notes = unobserved.iter().cloned().chain(unread).collect();
             // One that took too long is not made up for.
             due = Instant::now() + args.interval.0;
             count += 1;
         }
+        if let Some(answer) = changer.answer() {
+            screen.dialogue = Dialogue::Answer(answer);
+        }
         terminal.draw(|frame| view::draw(frame, &screen)).context("cannot draw")?;
         let left = due.saturating_duration_since(Instant::now());
         match wait_for_keys(left.min(PATIENCE))? {
-            Input::Gone => return Ok(()),
+            Input::Gone => break,
             Input::None => {}
             Input::Keys => {
                 while event::poll(Duration::ZERO).context("cannot read keys")? {
-                    if let event::Event::Key(key) = event::read().context("cannot read keys")?
-                        && screen.press(key) == Then::Quit
-                    {
-                        return Ok(());
+                    let event::Event::Key(key) = event::read().context("cannot read keys")? else {
+                        continue;
+                    };
+                    match screen.press(key) {
+                        Then::Draw => {}
+                        Then::Change(change) => changer.start(change),
+                        Then::Quit => return Ok(End::Asked),
                     }
                 }
             }
         }
     }
-    Ok(())
+    Ok(End::Stopped)
 }
 
 /// What comes from the terminal.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use balancer_steering::{
+    policy::Policy,
     requests::{Histogram, Requests},
     snapshot::{MemberInfo, MemberState},
 };
 use serde::{Serialize, Serializer};
 
 use super::reading::GroupReading;
-use crate::render::policy::policy_of;
+use crate::render::policy::{policy_line, policy_of};
 
 /// A group over an interval.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +29,9 @@ pub struct Group {
     pub errors: u64,
     /// Its members, by slot.
     pub members: Vec<Member>,
+    /// The policies that it can be switched to, each with the options in force, as they are typed.
+    #[serde(skip)]
+    pub policies: Vec<(Policy, String)>,
 }
 
 /// A member over an interval; what is not known is `None`.
@@ -63,6 +67,9 @@ pub struct Member {
     /// The times to answer, for a picture.
     #[serde(skip)]
     pub to_answer: Option<Histogram>,
+    /// The times until the worker read, for a picture.
+    #[serde(skip)]
+    pub to_read: Option<Histogram>,
 }
 
 fn seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -84,6 +91,11 @@ impl Group {
             fallback: snapshot.fallback,
             errors: snapshot.errors,
             members: snapshot.members.iter().map(member).collect(),
+            policies: now
+                .policies
+                .iter()
+                .map(|&policy| (policy, policy_line(policy, snapshot.options)))
+                .collect(),
         }
     }
 }
@@ -105,7 +117,12 @@ fn member(info: &MemberInfo, since: Option<(&GroupReading, f64)>, now: &GroupRea
             || (now.to_answer.since(&before.to_answer), now.to_read.since(&before.to_read));
         same.then(between).map(|(answer, read)| (answer, read, seconds))
     });
-    let quantile = |share| times.as_ref().and_then(|(answer, ..)| answer.quantile(share));
+    let (to_answer, to_read, seconds) = match times {
+        None => (None, None, None),
+        Some((answer, read, seconds)) => (Some(answer), Some(read), Some(seconds)),
+    };
+    let quantile =
+        |times: &Option<Histogram>, share| times.as_ref().and_then(|times| times.quantile(share));
     Member {
         slot: info.slot,
         pid: info.pid,
@@ -115,13 +132,15 @@ fn member(info: &MemberInfo, since: Option<(&GroupReading, f64)>, now: &GroupRea
         idle: info.open.zip(info.busy).map(|(open, busy)| open.saturating_sub(busy)),
         in_flight: requests.map(|requests| requests.owing),
         connections_per_second: rate,
-        requests_per_second: times
+        requests_per_second: to_answer
             .as_ref()
-            .map(|(answer, _, seconds)| answer.count() as f64 / seconds),
-        p50: quantile(0.5),
-        p99: quantile(0.99),
-        read_p99: times.as_ref().and_then(|(_, read, _)| read.quantile(0.99)),
-        to_answer: times.map(|(answer, ..)| answer),
+            .zip(seconds)
+            .map(|(answer, seconds)| answer.count() as f64 / seconds),
+        p50: quantile(&to_answer, 0.5),
+        p99: quantile(&to_answer, 0.99),
+        read_p99: quantile(&to_read, 0.99),
+        to_answer,
+        to_read,
     }
 }
 
@@ -155,11 +174,17 @@ pub mod tests {
         for member in &mut snapshot.members {
             (member.open, member.busy) = (Some(9), Some(4));
         }
-        let earlier = GroupReading { at, snapshot: snapshot.clone(), requests: requests(1) };
+        let policies = vec![Policy::RoundRobin, Policy::Weighted];
+        let earlier = GroupReading {
+            at,
+            snapshot: snapshot.clone(),
+            requests: requests(1),
+            policies: policies.clone(),
+        };
         snapshot.members[0].tally.established += 30;
         snapshot.members[0].tally.selected += 30;
         let at = at + Duration::from_secs(1);
-        (earlier, GroupReading { at, snapshot, requests: requests(11) })
+        (earlier, GroupReading { at, snapshot, requests: requests(11), policies })
     }
 
     #[test]

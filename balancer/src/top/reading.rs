@@ -1,15 +1,18 @@
 //! What is known of the groups at one moment. Requests are tracked as long as this is there.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::Result;
 use balancer_steering::{
     adoption::settling,
     group::Protocol,
+    policy::Policy,
     requests::Requests,
     snapshot::Snapshot,
     steering::{Observation, Steering, Store},
 };
+
+use crate::operations;
 
 /// A group at one moment.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct GroupReading {
     pub snapshot: Snapshot,
     /// Its members' requests; `None` while they are not tracked.
     pub requests: Option<Vec<Requests>>,
+    /// The policies that it can be switched to with the options in force.
+    pub policies: Vec<Policy>,
 }
 
 /// Reads groups, again and again.
@@ -29,15 +34,17 @@ pub struct Reader {
     observation: Option<Observation>,
     /// Why requests are not tracked, if so.
     pub unobserved: Option<String>,
+    /// The groups that could not be read the last time, by name, with the reason.
+    pub unread: BTreeMap<String, String>,
 }
 
 impl Reader {
     /// Of one group, or of all.
     pub fn new(store: Store, group: Option<String>) -> Self {
-        Self { store, group, observation: None, unobserved: None }
+        Self { store, group, observation: None, unobserved: None, unread: BTreeMap::new() }
     }
 
-    /// All groups, by name. One that goes away meanwhile is left out.
+    /// All groups, by name, without those that cannot be read. One that goes away meanwhile is left out.
     ///
     /// # Errors
     /// Returns an error if the groups cannot be listed.
@@ -45,12 +52,24 @@ impl Reader {
         let mut names = self.store.names()?;
         names.retain(|name| self.group.as_ref().is_none_or(|group| group == name));
         names.sort_unstable();
+        self.unread.clear();
         if names.is_empty() {
             (self.observation, self.unobserved) = (None, None);
             return Ok(Vec::new());
         }
         self.observe();
-        Ok(names.iter().filter_map(|name| read_group(&self.store, name).ok()).collect())
+        let mut readings = Vec::new();
+        for name in names {
+            match read_group(&self.store, &name) {
+                Ok(reading) => readings.push(reading),
+                // Given back to the kernel since it was listed.
+                Err(_) if !self.store.directory(&name).exists() => {}
+                Err(error) => {
+                    self.unread.insert(name, format!("{error:#}"));
+                }
+            }
+        }
+        Ok(readings)
     }
 
     /// What tracked requests is gone if all groups went, and came again.
@@ -78,5 +97,13 @@ fn read_group(store: &Store, name: &str) -> Result<GroupReading> {
         Protocol::Tcp => steering.requests()?,
         Protocol::Udp => None,
     };
-    Ok(GroupReading { at: Instant::now(), snapshot, requests })
+    let (group, reloading) = (steering.group()?, steering.agent_state()?.is_reloading());
+    let is_possible = |policy: &Policy| {
+        let members = &snapshot.members;
+        let check = operations::check_policy;
+        !policy.is_reference()
+            && check(name, &group, *policy, group.options, members, reloading).is_ok()
+    };
+    let policies = Policy::ALL.into_iter().filter(is_possible).collect();
+    Ok(GroupReading { at: Instant::now(), snapshot, requests, policies })
 }

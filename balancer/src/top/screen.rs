@@ -4,7 +4,10 @@ use std::cmp::Ordering;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::figures::{Group, Member};
+use super::{
+    dialogue::{Change, Dialogue, Step},
+    figures::{Group, Member},
+};
 
 /// What rows are sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,17 +54,31 @@ impl Sort {
     }
 }
 
+/// Which times are shown as a picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Times {
+    /// Until a request was answered.
+    #[default]
+    ToAnswer,
+    /// Until the worker read a request.
+    ToRead,
+}
+
 /// What is shown.
 #[derive(Clone, Debug, Default)]
 pub struct Screen {
     /// The groups, by name.
     pub groups: Vec<Group>,
-    /// Why requests are not tracked, if so.
-    pub unobserved: Option<String>,
+    /// What cannot be read or tracked, and why.
+    pub notes: Vec<String>,
     /// What rows are sorted by.
     pub sort: Sort,
     /// Whether the selected worker's times are shown as a picture.
     pub histogram: bool,
+    /// Which times that are.
+    pub times: Times,
+    /// What is asked before a group is changed.
+    pub dialogue: Dialogue,
     /// The group that is shown.
     group: String,
     /// The slot that is selected.
@@ -69,10 +86,12 @@ pub struct Screen {
 }
 
 /// What comes of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Then {
     /// It is shown anew.
     Draw,
+    /// A group is to be changed.
+    Change(Change),
     /// The end.
     Quit,
 }
@@ -97,12 +116,33 @@ impl Screen {
 
     /// A key was pressed.
     pub fn press(&mut self, key: KeyEvent) -> Then {
-        let interrupt = key.code == KeyCode::Char('c') && key.modifiers == KeyModifiers::CONTROL;
-        match key.code {
-            _ if interrupt => return Then::Quit,
+        if key.code == KeyCode::Char('c') && key.modifiers == KeyModifiers::CONTROL {
+            return Then::Quit;
+        }
+        let dialogue = std::mem::take(&mut self.dialogue);
+        let worker = self.rows().get(self.selected()).copied();
+        let (dialogue, step) = dialogue.press(key.code, self.shown(), worker);
+        self.dialogue = dialogue;
+        match step {
+            Step::Unused => self.press_own(key.code),
+            Step::Taken => Then::Draw,
+            Step::Change(change) => Then::Change(change),
+        }
+    }
+
+    fn press_own(&mut self, key: KeyCode) -> Then {
+        match key {
             KeyCode::Char('q') | KeyCode::Esc => return Then::Quit,
             KeyCode::Char('s') => self.sort = self.sort.next(),
             KeyCode::Enter => self.histogram = !self.histogram,
+            // Shown first, if they are not.
+            KeyCode::Char('t') if !self.histogram => self.histogram = true,
+            KeyCode::Char('t') => {
+                self.times = match self.times {
+                    Times::ToAnswer => Times::ToRead,
+                    Times::ToRead => Times::ToAnswer,
+                };
+            }
             KeyCode::Tab | KeyCode::Right => self.turn(1),
             KeyCode::BackTab | KeyCode::Left => self.turn(self.groups.len().saturating_sub(1)),
             KeyCode::Down | KeyCode::Char('j') => self.select(self.selected() + 1),
@@ -127,7 +167,7 @@ impl Screen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::top::figures::tests::readings;
+    use crate::top::{dialogue::Operation, figures::tests::readings};
 
     fn screen() -> Screen {
         let (earlier, now) = readings();
@@ -173,6 +213,38 @@ mod tests {
         screen.groups.clear();
         assert!(screen.shown().is_none() && screen.rows().is_empty());
         assert_eq!(press(&mut screen, KeyCode::Tab), Then::Draw);
+    }
+
+    #[test]
+    fn a_confirmed_change_is_of_the_selected_worker_of_the_group_that_is_shown() {
+        let mut screen = screen();
+        for key in [KeyCode::Tab, KeyCode::Down, KeyCode::Char('d')] {
+            assert_eq!(press(&mut screen, key), Then::Draw);
+        }
+        let operation = Operation::Drain(4712);
+        let change = Change { group: "tcp-9090".to_owned(), operation };
+        assert_eq!(press(&mut screen, KeyCode::Char('y')), Then::Change(change));
+    }
+
+    #[test]
+    fn escape_leaves_a_dialogue_first_and_ctrl_c_ends_it_at_once() {
+        let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        for key in ['p', 'w', 'd', 'r'].map(KeyCode::Char) {
+            let mut screen = screen();
+            press(&mut screen, key);
+            assert_eq!(screen.clone().press(interrupt), Then::Quit);
+            assert_eq!(press(&mut screen, KeyCode::Esc), Then::Draw);
+            assert_eq!(press(&mut screen, KeyCode::Esc), Then::Quit);
+        }
+    }
+
+    #[test]
+    fn t_shows_times_and_then_the_other_ones() {
+        let mut screen = screen();
+        for times in [Times::ToAnswer, Times::ToRead, Times::ToAnswer] {
+            press(&mut screen, KeyCode::Char('t'));
+            assert_eq!((screen.histogram, screen.times), (true, times));
+        }
     }
 
     #[test]

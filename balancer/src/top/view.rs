@@ -1,20 +1,21 @@
-//! How `top` looks: a line about the group, a row a worker, and below, if asked for, the times of the one
-//! that is selected as a picture. It fits 80 columns.
+//! How `top` looks: a line about the group, one row per worker, below them the times of the selected worker
+//! or a choice, and at the bottom the keys or a question. It fits 80 columns.
 
 use std::time::Duration;
 
-use balancer_steering::requests::Histogram;
+use balancer_steering::{policy::Policy, requests::Histogram};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
     style::{Modifier, Style},
-    text::Line,
-    widgets::{Row, Table, TableState},
+    text::{Line, Text},
+    widgets::{List, ListState, Row, Table, TableState},
 };
 
 use super::{
+    dialogue::Dialogue,
     figures::{Group, Member},
-    screen::Screen,
+    screen::{Screen, Times},
 };
 use crate::render::live::style;
 
@@ -36,34 +37,92 @@ const COLUMNS: [(&str, u16); 12] = [
 /// Lines of a picture.
 const BARS: u16 = 12;
 
+/// The keys for what is shown; what rows are sorted by follows.
+const LOOK: &str = "q quit  Tab group  ↑↓ worker  Enter times  t which times  s sort";
+/// The keys that change a group.
+const CHANGE: &str = "p policy  w weight  d drain  r resume";
+
 /// Draws all of it.
 pub fn draw(frame: &mut Frame<'_>, screen: &Screen) {
-    let bars = if screen.histogram { BARS + 1 } else { 0 };
-    let [title, rows, picture, note, keys] = Layout::vertical([
+    let width = usize::from(frame.area().width);
+    let group = screen.shown();
+    let keys = match group {
+        None => vec!["q quit".to_owned()],
+        Some(_) => vec![format!("{LOOK} (by {})", screen.sort.name()), CHANGE.to_owned()],
+    };
+    let prompt = screen.dialogue.prompt();
+    let bottom = match &prompt {
+        None => keys,
+        Some(prompt) => keys.into_iter().take(1).chain(wrapped(prompt, width)).collect(),
+    };
+    let notes: Vec<String> = screen.notes.iter().flat_map(|note| wrapped(note, width)).collect();
+    let below = match &screen.dialogue {
+        Dialogue::Policy { policies, .. } => length(policies.len()),
+        _ if screen.histogram && group.is_some() => BARS + 1,
+        _ => 0,
+    };
+    let [title, rows, below, note, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Min(2),
-        Constraint::Length(bars),
-        Constraint::Length(1),
-        Constraint::Length(1),
+        Constraint::Length(below),
+        Constraint::Length(length(notes.len())),
+        Constraint::Length(length(bottom.len())),
     ])
     .areas(frame.area());
-    let Some(group) = screen.shown() else {
+    frame.render_widget(Text::from_iter(notes), note);
+    let style = |at| if at > 0 && prompt.is_some() { Modifier::BOLD } else { Modifier::DIM };
+    let bottom = (0..).zip(bottom).map(|(at, line)| Line::styled(line, style(at)));
+    frame.render_widget(Text::from_iter(bottom), keys);
+    let Some(group) = group else {
         frame.render_widget(Line::raw("no group is steered; `balancer attach` creates one"), title);
-        frame.render_widget(Line::raw("q quit"), keys);
         return;
     };
     frame.render_widget(Line::styled(about(group, screen), Modifier::BOLD), title);
     draw_rows(frame, rows, screen);
-    let selected = screen.rows().get(screen.selected()).copied();
-    if let Some(member) = selected.filter(|_| screen.histogram) {
-        draw_times(frame, picture, member);
+    match &screen.dialogue {
+        Dialogue::Policy { policies, selected, .. } => {
+            draw_policies(frame, below, policies, *selected);
+        }
+        _ if screen.histogram => {
+            if let Some(member) = screen.rows().get(screen.selected()) {
+                draw_times(frame, below, member, screen.times);
+            }
+        }
+        _ => {}
     }
-    if let Some(why) = &screen.unobserved {
-        frame.render_widget(Line::raw(why.as_str()), note);
+}
+
+fn length(lines: usize) -> u16 {
+    u16::try_from(lines).unwrap_or(u16::MAX)
+}
+
+/// Lines of words, so that none is cut.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for paragraph in text.lines() {
+        let mut line = String::new();
+        for word in paragraph.split_inclusive(' ') {
+            let wanted = line.chars().count() + word.trim_end().chars().count();
+            if wanted > width && !line.is_empty() {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
     }
-    let sort = screen.sort.name();
-    let help = format!("q quit  Tab group  ↑↓ worker  Enter its times  s sort (by {sort})");
-    frame.render_widget(Line::styled(help, Modifier::DIM), keys);
+    lines
+}
+
+fn draw_policies(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    policies: &[(Policy, String)],
+    selected: usize,
+) {
+    let lines = policies.iter().map(|(_, line)| line.as_str());
+    let list = List::new(lines).highlight_style(Modifier::REVERSED);
+    let mut state = ListState::default().with_selected(Some(selected));
+    frame.render_stateful_widget(list, area, &mut state);
 }
 
 fn about(group: &Group, screen: &Screen) -> String {
@@ -119,15 +178,19 @@ fn draw_rows(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-/// Bars of falling and rising times to answer: a line for each part of the range, doubling.
-fn draw_times(frame: &mut Frame<'_>, area: Rect, member: &Member) {
-    let lines: Vec<String> = match &member.to_answer {
+/// The times of a worker as bars, below a line that says which times.
+fn draw_times(frame: &mut Frame<'_>, area: Rect, member: &Member, times: Times) {
+    let (histogram, until, done) = match times {
+        Times::ToAnswer => (&member.to_answer, "to answer", "answered"),
+        Times::ToRead => (&member.to_read, "until read", "read"),
+    };
+    let lines: Vec<String> = match histogram {
         None => vec!["requests are not tracked, or not for an interval yet".to_owned()],
-        Some(times) if times.count() == 0 => vec!["nothing was answered".to_owned()],
+        Some(times) if times.count() == 0 => vec![format!("nothing was {done}")],
         Some(times) => picture(times, usize::from(area.width)),
     };
     let pid = member.pid;
-    let title = format!("times to answer of PID {pid} in the last interval");
+    let title = format!("times {until} of PID {pid} in the last interval");
     let lines = std::iter::once(title).chain(lines);
     for (line, y) in lines.zip(area.y..area.bottom()) {
         frame.render_widget(Line::raw(line), Rect { y, height: 1, ..area });
@@ -234,7 +297,7 @@ mod tests {
         now.requests = None;
         let mut screen = Screen::default();
         screen.groups = vec![Group::between(None, &now)];
-        screen.unobserved = Some("requests cannot be observed: that needs Linux 6.3".to_owned());
+        screen.notes = vec!["requests cannot be observed: that needs Linux 6.3".to_owned()];
         let text = drawn(&screen);
         let row = text.lines().find(|line| line.contains("4711")).unwrap();
         assert_eq!(row.matches(" -").count(), 6, "{row}");
@@ -247,8 +310,54 @@ mod tests {
         screen.press(KeyCode::Enter.into());
         let text = drawn(&screen);
         assert!(text.contains("times to answer of PID 4711") && text.contains("10 ███"), "{text}");
+        screen.press(KeyCode::Char('t').into());
+        let text = drawn(&screen);
+        let bar = text.lines().find(|line| line.contains("from ")).unwrap();
+        assert!(text.contains("times until read of PID 4711") && bar.contains("µs"), "{text}");
         screen.press(KeyCode::Down.into());
+        assert!(drawn(&screen).contains("nothing was read"));
+        screen.press(KeyCode::Char('t').into());
         assert!(drawn(&screen).contains("nothing was answered"));
+    }
+
+    #[test]
+    fn all_keys_are_listed_in_80_columns() {
+        let mut screen = screen();
+        for _ in 0..4 {
+            screen.press(KeyCode::Char('s').into());
+            let text = drawn(&screen);
+            let sort = format!("s sort (by {})", screen.sort.name());
+            assert!(text.contains(&sort) && text.contains(CHANGE), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_question_and_a_long_answer_are_shown_in_full_at_the_bottom() {
+        let mut screen = screen();
+        screen.press(KeyCode::Char('d').into());
+        let text = drawn(&screen);
+        let bottom = text.lines().last().unwrap();
+        assert!(bottom.contains("drain PID 4711 of tcp-8080? [y/N]"), "{text}");
+        let words = ["PID", "4711", "cannot", "be", "drained"].repeat(9);
+        screen.dialogue = Dialogue::Answer(words.join(" "));
+        let text = drawn(&screen);
+        let shown = text.lines().flat_map(|line| line.trim_matches('"').split_whitespace());
+        assert!(shown.collect::<Vec<_>>().ends_with(&words), "{text}");
+    }
+
+    #[test]
+    fn policies_to_choose_from_are_listed_with_what_the_selected_one_does() {
+        let mut screen = screen();
+        screen.press(KeyCode::Char('p').into());
+        for (key, policy) in [(KeyCode::Up, Policy::RoundRobin), (KeyCode::Down, Policy::Weighted)]
+        {
+            screen.press(key.into());
+            let text = drawn(&screen);
+            assert!(text.contains(policy.summary()) && text.contains("Esc leave"), "{text}");
+            let lines = text.lines().map(|line| line.trim_matches('"').trim_end());
+            let listed = lines.filter(|line| ["round-robin", "weighted"].contains(line));
+            assert_eq!(listed.count(), 2, "{text}");
+        }
     }
 
     #[test]
