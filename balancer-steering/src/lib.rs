@@ -64,6 +64,7 @@ pub mod table;
 pub mod testing;
 pub mod time_span;
 pub mod weight;
+pub mod who;
 
 pub use self::{
     error::{Error, ErrorKind},

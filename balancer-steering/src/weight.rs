@@ -1,8 +1,10 @@
-//! Weights as a user writes them: `5,3,2` for a new group, `PID=5` for a running one.
+//! Weights as a user writes them: `5,3,2` for a new group, `PID=5` or `slot:3=5` for a running one.
 
 use std::{fmt, str::FromStr};
 
 use balancer_common::MAX_WEIGHT;
+
+use crate::who::Who;
 
 /// A member's share relative to the others: 1 to [`MAX_WEIGHT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,20 +56,22 @@ impl FromStr for Weight {
     }
 }
 
-/// `PID=WEIGHT`.
+/// `PID=WEIGHT` or `slot:N=WEIGHT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerWeight {
-    /// The worker.
-    pub pid: u32,
+    /// The worker, or one of its sockets.
+    pub who: Who,
     /// Its new weight.
     pub weight: Weight,
 }
 
-/// Why a text is no `PID=WEIGHT`.
+/// Why a text is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorkerWeightError {
-    /// No `=` in it, or no PID before it.
-    #[error("`{0}` is not PID=WEIGHT, such as 4711=5; `balancer status` lists the PIDs")]
+    /// No `=` in it, or nobody before it.
+    #[error(
+        "`{0}` is not PID=WEIGHT, such as 4711=5, nor slot:N=WEIGHT; `balancer status` lists both"
+    )]
     Shape(String),
     /// The part after `=`.
     #[error(transparent)]
@@ -79,9 +83,8 @@ impl FromStr for WorkerWeight {
 
     fn from_str(text: &str) -> Result<Self, WorkerWeightError> {
         let shape = || WorkerWeightError::Shape(text.to_owned());
-        let (pid, weight) = text.split_once('=').ok_or_else(shape)?;
-        let pid = pid.trim().parse().ok().filter(|&pid| pid != 0).ok_or_else(shape)?;
-        Ok(Self { pid, weight: weight.parse()? })
+        let (who, weight) = text.split_once('=').ok_or_else(shape)?;
+        Ok(Self { who: who.trim().parse().map_err(|_| shape())?, weight: weight.parse()? })
     }
 }
 
@@ -120,7 +123,8 @@ mod tests {
 
     #[test]
     fn a_worker_weight_needs_a_pid_and_an_equals_sign() {
-        assert_eq!("7=5".parse(), Ok(WorkerWeight { pid: 7, weight: Weight(5) }));
+        assert_eq!("7=5".parse(), Ok(WorkerWeight { who: Who::Pid(7), weight: Weight(5) }));
+        assert_eq!("slot:7=5".parse(), Ok(WorkerWeight { who: Who::Slot(7), weight: Weight(5) }));
         for text in ["7", "=5", "x=5", "0=5"] {
             let message = text.parse::<WorkerWeight>().unwrap_err().to_string();
             assert!(message.contains("PID=WEIGHT"), "{message}");

@@ -17,7 +17,7 @@ use crate::{
 };
 use clap::{
     Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
-    builder::Resettable, value_parser,
+    builder::Resettable,
 };
 use clap_complete::Shell;
 
@@ -32,7 +32,7 @@ pub use self::{
 };
 use balancer_steering::{
     address::ServedAddress, discovery::NetnsArgument, policy::Policy, privilege,
-    steering::DEFAULT_BPFFS, time_span::TimeSpan, weight::WorkerWeight,
+    steering::DEFAULT_BPFFS, time_span::TimeSpan, weight::WorkerWeight, who::Who,
 };
 
 /// Steers new connections among the processes that share a port with SO_REUSEPORT: round robin,
@@ -279,10 +279,11 @@ pub struct PolicyArgs {
 #[command(after_help = "\
 Examples:
   balancer weight 4711=5 4712=1
-  balancer weight --group tcp-80 4711=1000")]
+  balancer weight --group tcp-80 4711=1000
+  balancer weight slot:0=5 slot:1=3                    of a process with a socket per thread")]
 pub struct WeightArgs {
-    /// Workers and their new weights, 1 to 1000
-    #[arg(value_name = "PID=WEIGHT", required = true)]
+    /// Workers, or of one that has several sockets one by its slot, and their new weights, 1 to 1000
+    #[arg(value_name = "PID|slot:N=WEIGHT", required = true)]
     pub weights: Vec<WorkerWeight>,
 
     /// Which group
@@ -296,13 +297,14 @@ pub struct WeightArgs {
 Examples:
   balancer drain 4711
   balancer drain 4711 --wait --timeout 30s && kill 4711
+  balancer drain slot:3                                 one socket of a process that has several
 
 The last live worker is not drained. If all others die while a worker is drained, the kernel gives it
 new connections, because otherwise it could only refuse them.")]
 pub struct DrainArgs {
-    /// Which workers
-    #[arg(value_name = "PID", required = true, value_parser = value_parser!(u32).range(1..))]
-    pub pids: Vec<u32>,
+    /// Which workers; of one that has several sockets, one by its slot
+    #[arg(value_name = "PID|slot:N", required = true)]
+    pub whom: Vec<Who>,
 
     /// Return when they have no connection left, neither open nor waiting to be accepted; or only idle
     /// ones, see --idle-grace
@@ -327,9 +329,9 @@ pub struct DrainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  balancer resume 4711")]
 pub struct ResumeArgs {
-    /// Which workers
-    #[arg(value_name = "PID", required = true, value_parser = value_parser!(u32).range(1..))]
-    pub pids: Vec<u32>,
+    /// Which workers; of one that has several sockets, one by its slot
+    #[arg(value_name = "PID|slot:N", required = true)]
+    pub whom: Vec<Who>,
 
     /// Which group
     #[command(flatten)]

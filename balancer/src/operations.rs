@@ -11,8 +11,9 @@ use balancer_steering::{
     options::{self, PolicyOptions},
     policy::Policy,
     snapshot::MemberInfo,
-    steering::{Change, Member, Steering, Store},
+    steering::{Change, Steering, Store},
     weight::WorkerWeight,
+    who::Who,
 };
 
 use crate::{
@@ -110,29 +111,27 @@ pub fn check_policy(
 /// Changes all weights, or none.
 ///
 /// # Errors
-/// Returns an error if one of the PIDs is not a worker of the group.
+/// Returns an error if one of them is not in the group.
 pub fn set_weights(
     steering: &mut Steering,
     weights: &[WorkerWeight],
     mut say: impl FnMut(String) -> Result<()>,
 ) -> Result<()> {
-    let named: Vec<u32> = weights.iter().map(|weight| weight.pid).collect();
+    let named: Vec<Who> = weights.iter().map(|weight| weight.who).collect();
     let (policy, lines) = steering.change(|change| {
-        let lines = settle(change, &named)?;
-        let members = change.members();
-        for &WorkerWeight { pid, weight } in weights {
-            // A server that was attached may have several.
+        let lines = settle(change, &pids(&named))?;
+        let members: Vec<_> = change.members().iter().map(|m| (m.slot, m.worker.pid)).collect();
+        for &WorkerWeight { who, weight } in weights {
             let own: Vec<u32> =
-                members.iter().filter(|m| m.worker.pid == pid).map(|m| m.slot).collect();
+                members.iter().filter(|(slot, pid)| who.is(*slot, *pid)).map(|m| m.0).collect();
             if own.is_empty() {
-                let (name, workers) = (change.name(), pids(&members));
-                bail!("PID {pid} is not a worker of the group {name}; its workers are {workers}");
+                bail!(rules::unknown(change.name(), members.into_iter(), who));
             }
             own.iter().for_each(|&slot| change.set_weight(slot, weight));
         }
         Ok((change.group().policy, lines))
     })?;
-    let changed = |&WorkerWeight { pid, weight }| format!("weight of PID {pid} is {weight}");
+    let changed = |&WorkerWeight { who, weight }| format!("weight of {who} is {weight}");
     let mut lines = lines.into_iter().chain(weights.iter().map(changed));
     lines.try_for_each(|line| say(format!("{}: {line}", steering.name())))?;
     if !policy.weighs() {
@@ -144,56 +143,56 @@ pub fn set_weights(
     Ok(())
 }
 
-fn pids(members: &[Member]) -> String {
-    members.iter().map(|member| member.worker.pid.to_string()).collect::<Vec<_>>().join(", ")
+fn pids(whom: &[Who]) -> Vec<u32> {
+    whom.iter().filter_map(|who| who.pid()).collect()
 }
 
 /// Takes workers out of the table.
 ///
 /// # Errors
-/// Returns an error if one of the PIDs cannot be drained, or no other worker would be left.
+/// Returns an error if one of them cannot be drained, or no other worker would be left.
 pub fn drain(
     steering: &mut Steering,
-    pids: &[u32],
+    whom: &[Who],
     say: impl FnMut(String) -> Result<()>,
 ) -> Result<()> {
     let slots = |change: &mut Change<'_>, members: &[MemberInfo]| {
-        Ok(rules::to_drain(change.name(), change.group().policy, members, pids)?)
+        Ok(rules::to_drain(change.name(), change.group().policy, members, whom)?)
     };
-    set_state(steering, pids, SlotState::Draining, slots, say)
+    set_state(steering, whom, SlotState::Draining, slots, say)
 }
 
 /// Puts workers back into the table.
 ///
 /// # Errors
-/// Returns an error if one of the PIDs cannot be put back.
+/// Returns an error if one of them cannot be put back.
 pub fn resume(
     steering: &mut Steering,
-    pids: &[u32],
+    whom: &[Who],
     say: impl FnMut(String) -> Result<()>,
 ) -> Result<()> {
     let slots = |change: &mut Change<'_>, members: &[MemberInfo]| {
-        Ok(rules::to_resume(change.name(), members, pids)?)
+        Ok(rules::to_resume(change.name(), members, whom)?)
     };
-    set_state(steering, pids, SlotState::Live, slots, say)
+    set_state(steering, whom, SlotState::Live, slots, say)
 }
 
 fn set_state(
     steering: &mut Steering,
-    pids: &[u32],
+    whom: &[Who],
     state: SlotState,
     slots: impl FnOnce(&mut Change<'_>, &[MemberInfo]) -> Result<Vec<u32>>,
     mut say: impl FnMut(String) -> Result<()>,
 ) -> Result<()> {
     let lines = steering.change(|change| {
-        let lines = settle(change, pids)?;
+        let lines = settle(change, &pids(whom))?;
         let members = change.snapshot()?.members;
         let slots = slots(change, &members)?;
         slots.iter().for_each(|&slot| change.set_state(slot, state));
         anyhow::Ok(lines)
     })?;
     let word = if state == SlotState::Live { "live" } else { "draining" };
-    let pids = pids.iter().map(|pid| format!("PID {pid} is {word}"));
-    let mut lines = lines.into_iter().chain(pids);
+    let changed = whom.iter().map(|who| format!("{who} is {word}"));
+    let mut lines = lines.into_iter().chain(changed);
     lines.try_for_each(|line| say(format!("{}: {line}", steering.name())))
 }

@@ -3,33 +3,34 @@
 use balancer_steering::{
     policy::Policy,
     snapshot::{MemberInfo, MemberState},
+    who::Who,
 };
 
 /// Why members are not drained, or not taken back. Each says what to do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Nobody of the group.
-    #[error("PID {pid} is not a worker of the group {group}; its workers are {workers}")]
+    #[error("{who} is not {} of the group {group}; its {} are {there}", part(*who), parts(*who))]
     Unknown {
         /// Who was named.
-        pid: u32,
+        who: Who,
         /// Where.
         group: String,
         /// Who there is.
-        workers: String,
+        there: String,
     },
     /// Its socket is gone.
-    #[error("PID {0} no longer has a socket, so there is nothing to drain or to resume")]
-    Dead(u32),
+    #[error("{0} no longer has a socket, so there is nothing to drain or to resume")]
+    Dead(Who),
     /// It gets nothing yet, and would be put in the table once it is ready.
-    #[error("PID {0} is starting and gets no connections yet; try again when it is live")]
-    Starting(u32),
+    #[error("{0} is starting and gets no connections yet; try again when it is live")]
+    Starting(Who),
     /// It gets nothing any more, and ends.
     #[error(
-        "PID {0} is being replaced: it gets no new connections, and ends once it has none left; wait \
+        "{0} is being replaced: it gets no new connections, and ends once it has none left; wait \
          for that, or stop it"
     )]
-    Leaving(u32),
+    Leaving(Who),
     /// Those who are replaced would get connections again, and their successors before they are ready.
     #[error(
         "the workers of {group} are being replaced, which under the policy {policy} would lose \
@@ -44,12 +45,12 @@ pub enum Refusal {
     },
     /// Nobody would be left.
     #[error(
-        "{pids} cannot be drained: no other worker is live, so the kernel would still give it new \
+        "{named} cannot be drained: no other worker is live, so the kernel would still give it new \
          connections instead of refusing them; {remedy}, or stop it"
     )]
     Last {
-        /// All that were named, `PID 7, PID 8`.
-        pids: String,
+        /// All that were named, `PID 7, slot 8`.
+        named: String,
         /// What could be done before.
         remedy: String,
     },
@@ -69,15 +70,15 @@ pub enum Refusal {
     /// They would get connections again.
     #[error(
         "the policy {policy} cannot leave out drained workers: {drained} would get new connections \
-         again; resume them first: balancer resume --group {group} {pids}"
+         again; resume them first: balancer resume --group {group} {typed}"
     )]
     Drained {
         /// The policy asked for.
         policy: &'static str,
-        /// `PID 7, PID 8`.
+        /// `PID 7, slot 8`.
         drained: String,
-        /// `7 8`.
-        pids: String,
+        /// `7 slot:8`.
+        typed: String,
         /// Where.
         group: String,
     },
@@ -86,43 +87,40 @@ pub enum Refusal {
 /// The slots to be drained, those included that are already.
 ///
 /// # Errors
-/// Returns an error if one of the PIDs cannot be, or nobody would be left.
+/// Returns an error if one of them cannot be, or nobody would be left.
 pub fn to_drain(
     group: &str,
     policy: Policy,
     members: &[MemberInfo],
-    pids: &[u32],
+    whom: &[Who],
 ) -> Result<Vec<u32>, Refusal> {
     if !policy.steers() {
         let (policy, instead) = (policy.name(), Policy::Hash.name());
         return Err(Refusal::Unsteered { policy, instead, group: group.to_owned() });
     }
-    let named = named(group, members, pids)?;
-    let stays = |m: &&MemberInfo| m.state.is_in_table() && !pids.contains(&m.pid);
-    if !members.iter().any(|member| stays(&member)) {
-        let others = members
-            .iter()
-            .filter(|m| m.state == MemberState::Draining && !pids.contains(&m.pid))
-            .map(|m| m.pid);
-        let others = list(others, "", " ");
+    let slots = slots(group, members, whom)?;
+    let others = || members.iter().filter(|member| !slots.contains(&member.slot));
+    if !others().any(|member| member.state.is_in_table()) {
+        let others: Vec<MemberInfo> = others().cloned().collect();
+        let drained = list(&drained(&others), Who::typed, " ");
         return Err(Refusal::Last {
-            pids: list(pids.iter().copied(), "PID ", ", "),
-            remedy: if others.is_empty() {
+            named: list(whom, |who| who.to_string(), ", "),
+            remedy: if drained.is_empty() {
                 "start another first".to_owned()
             } else {
-                format!("take another back first (balancer resume --group {group} {others})")
+                format!("take another back first (balancer resume --group {group} {drained})")
             },
         });
     }
-    Ok(named.iter().map(|member| member.slot).collect())
+    Ok(slots)
 }
 
 /// The slots that are taken back.
 ///
 /// # Errors
-/// Returns an error if one of the PIDs cannot be.
-pub fn to_resume(group: &str, members: &[MemberInfo], pids: &[u32]) -> Result<Vec<u32>, Refusal> {
-    Ok(named(group, members, pids)?.iter().map(|member| member.slot).collect())
+/// Returns an error if one of them cannot be.
+pub fn to_resume(group: &str, members: &[MemberInfo], whom: &[Who]) -> Result<Vec<u32>, Refusal> {
+    slots(group, members, whom)
 }
 
 /// Whether a group may be switched to a policy as it is.
@@ -148,53 +146,66 @@ pub fn check_policy(
     }
     Err(Refusal::Drained {
         policy: policy.name(),
-        drained: list(drained.iter().copied(), "PID ", ", "),
-        pids: list(drained.into_iter(), "", " "),
+        drained: list(&drained, |who| who.to_string(), ", "),
+        typed: list(&drained, Who::typed, " "),
         group: group.to_owned(),
     })
 }
 
-/// The PIDs of drained members, each once.
-pub fn drained(members: &[MemberInfo]) -> Vec<u32> {
+/// Who is drained: processes by their PIDs, each once; of a process that has other sockets, the slots.
+pub fn drained(members: &[MemberInfo]) -> Vec<Who> {
     let drained = members.iter().filter(|member| member.state == MemberState::Draining);
-    let mut pids: Vec<u32> = drained.map(|member| member.pid).collect();
-    pids.sort_unstable();
-    pids.dedup();
-    pids
+    let whole = |pid| !members.iter().any(|m| m.pid == pid && m.state.is_in_table());
+    let mut all = Vec::new();
+    for &MemberInfo { pid, slot, .. } in drained {
+        let who = if whole(pid) { Who::Pid(pid) } else { Who::Slot(slot) };
+        if !all.contains(&who) {
+            all.push(who);
+        }
+    }
+    all
 }
 
-/// The members of these PIDs that have a socket: a process may have several, and be shown with a
-/// dead one besides.
-fn named<'a>(
-    group: &str,
-    members: &'a [MemberInfo],
-    pids: &[u32],
-) -> Result<Vec<&'a MemberInfo>, Refusal> {
+/// The slots of those that have a socket: a process may have several, and be shown with a dead one besides.
+fn slots(group: &str, members: &[MemberInfo], whom: &[Who]) -> Result<Vec<u32>, Refusal> {
     let mut all = Vec::new();
-    for &pid in pids {
-        let of_pid: Vec<&MemberInfo> = members.iter().filter(|member| member.pid == pid).collect();
-        let (usable, others): (Vec<_>, Vec<_>) = of_pid
-            .into_iter()
-            .partition(|m| m.state.is_in_table() || m.state == MemberState::Draining);
+    for &who in whom {
+        let meant = members.iter().filter(|member| who.is(member.slot, member.pid));
+        let (usable, others): (Vec<_>, Vec<_>) =
+            meant.partition(|m| m.state.is_in_table() || m.state == MemberState::Draining);
         if usable.is_empty() {
             return Err(match others.first().map(|member| member.state) {
-                None => Refusal::Unknown {
-                    pid,
-                    group: group.to_owned(),
-                    workers: list(members.iter().map(|member| member.pid), "", ", "),
-                },
-                Some(MemberState::Starting) => Refusal::Starting(pid),
-                Some(MemberState::Leaving) => Refusal::Leaving(pid),
-                Some(_) => Refusal::Dead(pid),
+                None => unknown(group, members.iter().map(|member| (member.slot, member.pid)), who),
+                Some(MemberState::Starting) => Refusal::Starting(who),
+                Some(MemberState::Leaving) => Refusal::Leaving(who),
+                Some(_) => Refusal::Dead(who),
             });
         }
-        all.extend(usable);
+        all.extend(usable.iter().map(|member| member.slot));
     }
     Ok(all)
 }
 
-fn list(pids: impl Iterator<Item = u32>, before: &str, between: &str) -> String {
-    pids.map(|pid| format!("{before}{pid}")).collect::<Vec<_>>().join(between)
+/// Somebody is not among members, of which these are the slots and PIDs.
+pub fn unknown(group: &str, members: impl Iterator<Item = (u32, u32)>, who: Who) -> Refusal {
+    let mut there: Vec<u32> =
+        members.map(|(slot, pid)| if who.pid().is_some() { pid } else { slot }).collect();
+    there.sort_unstable();
+    there.dedup();
+    let there = there.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    Refusal::Unknown { who, group: group.to_owned(), there }
+}
+
+fn part(who: Who) -> &'static str {
+    if who.pid().is_some() { "a worker" } else { "a slot" }
+}
+
+fn parts(who: Who) -> &'static str {
+    if who.pid().is_some() { "workers" } else { "slots" }
+}
+
+fn list(whom: &[Who], word: impl Fn(Who) -> String, between: &str) -> String {
+    whom.iter().map(|&who| word(who)).collect::<Vec<_>>().join(between)
 }
 
 #[cfg(test)]
@@ -221,8 +232,12 @@ mod tests {
             .collect()
     }
 
-    fn drain(states: &[(u32, MemberState)], pids: &[u32]) -> Result<Vec<u32>, Refusal> {
-        to_drain("web", Policy::RoundRobin, &members(states), pids)
+    fn pids(pids: &[u32]) -> Vec<Who> {
+        pids.iter().copied().map(Who::Pid).collect()
+    }
+
+    fn drain(states: &[(u32, MemberState)], named: &[u32]) -> Result<Vec<u32>, Refusal> {
+        to_drain("web", Policy::RoundRobin, &members(states), &pids(named))
     }
 
     #[test]
@@ -246,7 +261,7 @@ mod tests {
         ] {
             let refusal = drain(states, &[7]).unwrap_err();
             assert!(
-                matches!(&refusal, Refusal::Last { pids, .. } if pids == "PID 7"),
+                matches!(&refusal, Refusal::Last { named, .. } if named == "PID 7"),
                 "{states:?}"
             );
         }
@@ -264,15 +279,16 @@ mod tests {
     fn who_is_not_there_is_refused_with_who_is() {
         let refusal = drain(&[(7, Live), (8, Live)], &[9]).unwrap_err().to_string();
         assert!(refusal.contains("PID 9") && refusal.contains("7, 8"), "{refusal}");
-        assert_eq!(drain(&[(7, Dead), (8, Live)], &[7]), Err(Refusal::Dead(7)));
-        assert_eq!(drain(&[(7, Starting), (8, Live)], &[7]), Err(Refusal::Starting(7)));
-        assert_eq!(drain(&[(7, Leaving), (8, Live)], &[7]), Err(Refusal::Leaving(7)));
+        assert_eq!(drain(&[(7, Dead), (8, Live)], &[7]), Err(Refusal::Dead(Who::Pid(7))));
+        assert_eq!(drain(&[(7, Starting), (8, Live)], &[7]), Err(Refusal::Starting(Who::Pid(7))));
+        assert_eq!(drain(&[(7, Leaving), (8, Live)], &[7]), Err(Refusal::Leaving(Who::Pid(7))));
     }
 
     #[test]
     fn where_balancer_does_not_choose_nobody_is_drained() {
         let members = members(&[(7, Live), (8, Live)]);
-        let refusal = to_drain("web", Policy::Kernel, &members, &[7]).unwrap_err().to_string();
+        let refusal =
+            to_drain("web", Policy::Kernel, &members, &pids(&[7])).unwrap_err().to_string();
         assert!(refusal.contains("balancer policy hash --group web"), "{refusal}");
     }
 
@@ -301,9 +317,35 @@ mod tests {
     #[test]
     fn resuming_concerns_whom_it_names() {
         let members = members(&[(7, Draining), (8, Live)]);
-        assert_eq!(to_resume("web", &members, &[7, 8]), Ok(vec![0, 1]));
-        assert!(to_resume("web", &members, &[9]).is_err());
+        assert_eq!(to_resume("web", &members, &pids(&[7, 8])), Ok(vec![0, 1]));
+        assert!(to_resume("web", &members, &pids(&[9])).is_err());
         let leaving = [MemberInfo { state: Leaving, ..members[0].clone() }];
-        assert_eq!(to_resume("web", &leaving, &[7]), Err(Refusal::Leaving(7)));
+        assert_eq!(to_resume("web", &leaving, &pids(&[7])), Err(Refusal::Leaving(Who::Pid(7))));
+    }
+
+    #[test]
+    fn one_socket_of_several_is_drained_by_its_slot_and_the_last_of_a_process_too() {
+        let members = members(&[(7, Live), (7, Live), (8, Live)]);
+        let drain = |members: &[MemberInfo], slots: &[u32]| {
+            let whom: Vec<Who> = slots.iter().copied().map(Who::Slot).collect();
+            to_drain("web", Policy::RoundRobin, members, &whom)
+        };
+        assert_eq!(drain(&members, &[1]), Ok(vec![1]));
+        assert_eq!(drain(&members, &[0, 1]), Ok(vec![0, 1]));
+        let refusal = drain(&members, &[0, 1, 2]).unwrap_err().to_string();
+        assert!(refusal.starts_with("slot 0, slot 1, slot 2 cannot be drained"), "{refusal}");
+        let refusal = drain(&members, &[3]).unwrap_err().to_string();
+        assert!(
+            refusal.contains("slot 3 is not a slot") && refusal.contains("0, 1, 2"),
+            "{refusal}"
+        );
+    }
+
+    #[test]
+    fn of_a_process_that_is_drained_in_part_the_slots_are_named() {
+        let part = members(&[(7, Draining), (7, Live), (8, Draining), (8, Draining)]);
+        assert_eq!(drained(&part), [Who::Slot(0), Who::Pid(8)]);
+        let refusal = kernel(&part, false).unwrap_err().to_string();
+        assert!(refusal.contains("balancer resume --group web slot:0 8"), "{refusal}");
     }
 }

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """A small HTTP server to be started several times on one port: it says who answered.
 
+Usage: server.py [ADDRESS:PORT [SECONDS]]; each request takes so many seconds, one at a time.
+
 It binds for itself with SO_REUSEPORT, or takes a listening socket as systemd hands one over
 (LISTEN_FDS), as `balancer run -- COMMAND` does.
 """
@@ -10,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 FIRST_FD = 3
 
@@ -30,9 +33,12 @@ def listener(address):
 
 async def answer(reader, writer):
     """Answers one request and closes."""
+    work = float(sys.argv[2]) if len(sys.argv) > 2 else 0
     try:
         while (line := await reader.readline()) not in (b"\r\n", b""):
             pass
+        if work:
+            time.sleep(work)
         client = "%s:%d" % writer.get_extra_info("peername")[:2]
         body = f"Client [{client}] received msg from Server PID: [{os.getpid()}]\n"
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"

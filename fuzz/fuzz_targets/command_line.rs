@@ -14,6 +14,7 @@ use balancer_steering::{
     policy::Policy,
     process::Identity,
     snapshot::OptionsInfo,
+    who::Who,
 };
 use clap::Parser as _;
 use libfuzzer_sys::fuzz_target;
@@ -34,8 +35,8 @@ fuzz_target!(|text: &str| {
         Verb::Attach(attach) => {
             steers(attach.policy.unwrap_or(Policy::RoundRobin), attach.options);
         }
-        Verb::Drain(drain) => assert!(!drain.pids.contains(&0)),
-        Verb::Resume(resume) => assert!(!resume.pids.contains(&0)),
+        Verb::Drain(drain) => assert!(!drain.whom.contains(&Who::Pid(0))),
+        Verb::Resume(resume) => assert!(!resume.whom.contains(&Who::Pid(0))),
         Verb::Compare(compare) => assert!((1..=1000).contains(&compare.trials)),
         _ => {}
     }

@@ -18,6 +18,7 @@ use balancer_steering::{
     steering::Store,
     time_span::TimeSpan,
     weight::{Weight, WorkerWeight},
+    who::Who,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -35,7 +36,7 @@ fuzz_target!(|text: &str| {
         let family = if address.is_ipv4() { 4 } else { 6 };
         assert_eq!(from_octets(family, octets, scope, address.port()), Some(address));
     }
-    assert!(read::<WorkerWeight>(text).is_none_or(|worker| worker.pid > 0));
+    assert!(read::<WorkerWeight>(text).is_none_or(|worker| worker.who != Who::Pid(0)));
     assert_ne!(read(text), Some(NetnsArgument::Process(0)));
     if let Some(work) = Work::from_path(text) {
         assert_eq!(Work::from_path(&work.path()), Some(work));

@@ -64,6 +64,22 @@ print(os.getpid(), flush=True)
 serve(server, kind)
 ";
 
+/// Arguments: tcp or udp, address, port, how many sockets, each with a thread of its own.
+const THREADS: &str = "\
+import os, socket, sys, threading
+
+kind, host, port, count = sys.argv[1:]
+family = socket.AF_INET6 if ':' in host else socket.AF_INET
+for _ in range(int(count)):
+    server = socket.socket(family, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    server.bind((host, int(port)))
+    if kind == 'tcp':
+        server.listen(1024)
+    threading.Thread(target=serve, args=(server, kind)).start()
+print(os.getpid(), flush=True)
+";
+
 /// Arguments: tcp or udp, address, port, how many sockets, seconds until a child that died has a
 /// successor.
 const PREFORK: &str = "\
@@ -137,6 +153,13 @@ impl Server {
         let address: SocketAddr = address.parse().unwrap();
         let (host, port) = (address.ip().to_string(), address.port().to_string());
         Self::script(PREFORK, &[kind, &host, &port, &count.to_string(), &pause.to_string()])
+    }
+
+    /// One process with so many sockets, each with a thread of its own.
+    pub fn threads(kind: &str, address: &str, count: usize) -> Self {
+        let address: SocketAddr = address.parse().unwrap();
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        Self::script(THREADS, &[kind, &host, &port, &count.to_string()])
     }
 
     fn script(script: &str, args: &[&str]) -> Self {

@@ -23,8 +23,8 @@ pub fn detach(args: &DetachArgs, store: &Store) -> Result<()> {
     let drained = rules::drained(&steering.snapshot()?.members);
     steering.detach(store)?;
     drop(lock);
-    for pid in drained {
-        tracing::warn!("PID {pid} was drained; the kernel's hash gives it new connections again");
+    for who in drained {
+        tracing::warn!("{who} was drained; the kernel's hash gives it new connections again");
     }
     say(format_args!("{name}: given back to the kernel's hash; its workers go on{}", more(&group)))
 }

@@ -11,6 +11,7 @@ use balancer_steering::{
     privilege,
     steering::{Remaining, Steering, Store, Watch},
     time_span::TimeSpan,
+    who::Who,
 };
 
 use crate::{
@@ -30,7 +31,7 @@ const SHOWN: Duration = Duration::from_secs(1);
 pub fn drain(args: &DrainArgs, store: &Store) -> Result<()> {
     privilege::require()?;
     let mut steering = open_group(store, &args.group)?;
-    operations::drain(&mut steering, &args.pids, say_line)?;
+    operations::drain(&mut steering, &args.whom, say_line)?;
     if args.wait { wait(args, &steering) } else { Ok(()) }
 }
 
@@ -38,12 +39,12 @@ pub fn drain(args: &DrainArgs, store: &Store) -> Result<()> {
 pub fn resume(args: &ResumeArgs, store: &Store) -> Result<()> {
     privilege::require()?;
     let mut steering = open_group(store, &args.group)?;
-    operations::resume(&mut steering, &args.pids, say_line)
+    operations::resume(&mut steering, &args.whom, say_line)
 }
 
 /// A worker that is waited for.
 struct Waiting {
-    pid: u32,
+    who: Who,
     slots: Vec<u32>,
     watch: Watch,
     /// What was shown last, and when.
@@ -55,10 +56,10 @@ fn wait(args: &DrainArgs, steering: &Steering) -> Result<()> {
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout.0);
     let members = steering.members()?;
     let mut waiting = Vec::new();
-    for &pid in &args.pids {
-        let own = members.iter().filter(|member| member.worker.pid == pid);
+    for &who in &args.whom {
+        let own = members.iter().filter(|member| who.is(member.slot, member.worker.pid));
         let slots: Vec<u32> = own.map(|member| member.slot).collect();
-        waiting.push(Waiting { pid, watch: steering.watch(&slots)?, slots, shown: None });
+        waiting.push(Waiting { who, watch: steering.watch(&slots)?, slots, shown: None });
     }
     let mut checked = Instant::now();
     loop {
@@ -76,7 +77,7 @@ fn wait(args: &DrainArgs, steering: &Steering) -> Result<()> {
                         format!("only idle connections left: {open}, quiet for {}", args.idle_grace)
                     }
                 };
-                say(format_args!("{name}: PID {} has {left}", worker.pid))?;
+                say(format_args!("{name}: {} has {left}", worker.who))?;
                 continue;
             }
             worker.show(name, remaining)?;
@@ -97,12 +98,12 @@ fn wait(args: &DrainArgs, steering: &Steering) -> Result<()> {
 
 fn in_vain(group: &str, timeout: TimeSpan, left: &[(Waiting, Remaining)]) -> String {
     let each = |(worker, remaining): &(Waiting, Remaining)| {
-        format!("PID {} has connections left ({remaining})", worker.pid)
+        format!("{} has connections left ({remaining})", worker.who)
     };
-    let pids: String = left.iter().map(|(worker, _)| format!(" {}", worker.pid)).collect();
+    let whom: String = left.iter().map(|(worker, _)| format!(" {}", worker.who.typed())).collect();
     format!(
         "after {timeout} {}; they go on, and no new ones come; wait longer with `balancer drain \
-         --wait --group {group}{pids}`, or undo it with `balancer resume --group {group}{pids}`",
+         --wait --group {group}{whom}`, or undo it with `balancer resume --group {group}{whom}`",
         left.iter().map(each).collect::<Vec<_>>().join(", ")
     )
 }
@@ -115,7 +116,7 @@ impl Waiting {
             return Ok(());
         }
         self.shown = Some((remaining, Instant::now()));
-        say(format_args!("{group}: PID {} has connections left: {remaining}", self.pid))
+        say(format_args!("{group}: {} has connections left: {remaining}", self.who))
     }
 }
 
@@ -123,8 +124,8 @@ fn refuse_resumed(steering: &Steering, waiting: &[Waiting]) -> Result<()> {
     for member in steering.members()?.iter().filter(|member| member.state == SlotState::Live) {
         if let Some(worker) = waiting.iter().find(|worker| worker.slots.contains(&member.slot)) {
             bail!(
-                "PID {} was resumed meanwhile, so its connections are no longer waited for",
-                worker.pid
+                "{} was resumed meanwhile, so its connections are no longer waited for",
+                worker.who
             );
         }
     }

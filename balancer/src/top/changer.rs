@@ -82,8 +82,8 @@ fn perform(store: &Store, change: &Change, say: impl FnMut(String) -> Result<()>
             operations::set_policy(steering, *policy, |options| options, say)
         }
         Operation::Weight { after, .. } => operations::set_weights(steering, &[*after], say),
-        Operation::Drain(pid) => operations::drain(steering, &[*pid], say),
-        Operation::Resume(pid) => operations::resume(steering, &[*pid], say),
+        Operation::Drain(who) => operations::drain(steering, &[*who], say),
+        Operation::Resume(who) => operations::resume(steering, &[*who], say),
     }
 }
 

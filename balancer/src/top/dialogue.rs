@@ -5,6 +5,7 @@ use std::fmt;
 use balancer_steering::{
     policy::Policy,
     weight::{Weight, WorkerWeight},
+    who::Who,
 };
 use ratatui::crossterm::event::KeyCode;
 
@@ -38,10 +39,10 @@ pub enum Operation {
         /// The worker and its new weight.
         after: WorkerWeight,
     },
-    /// Drain the worker of this PID.
-    Drain(u32),
-    /// Resume the worker of this PID.
-    Resume(u32),
+    /// Drain a worker, or one of its sockets.
+    Drain(Who),
+    /// Resume one.
+    Resume(Who),
 }
 
 impl fmt::Display for Change {
@@ -51,11 +52,11 @@ impl fmt::Display for Change {
             Operation::Policy { before, after, .. } => {
                 write!(f, "switch the policy of {group}: {before} → {after}")
             }
-            Operation::Weight { before, after: WorkerWeight { pid, weight } } => {
-                write!(f, "change the weight of PID {pid} of {group}: {before} → {weight}")
+            Operation::Weight { before, after: WorkerWeight { who, weight } } => {
+                write!(f, "change the weight of {who} of {group}: {before} → {weight}")
             }
-            Operation::Drain(pid) => write!(f, "drain PID {pid} of {group}"),
-            Operation::Resume(pid) => write!(f, "resume PID {pid} of {group}"),
+            Operation::Drain(who) => write!(f, "drain {who} of {group}"),
+            Operation::Resume(who) => write!(f, "resume {who} of {group}"),
         }
     }
 }
@@ -81,8 +82,8 @@ pub enum Dialogue {
     Weight {
         /// The group's name.
         group: String,
-        /// The worker.
-        pid: u32,
+        /// The worker, or one of its sockets.
+        who: Who,
         /// Its weight in force.
         before: u16,
         /// What was typed so far.
@@ -135,8 +136,8 @@ impl Dialogue {
             Self::Policy { group, before, policies, selected } => {
                 (choose(key, group, before, policies, selected), Step::Taken)
             }
-            Self::Weight { group, pid, before, typed } => {
-                (type_weight(key, group, pid, before, typed), Step::Taken)
+            Self::Weight { group, who, before, typed } => {
+                (type_weight(key, group, who, before, typed), Step::Taken)
             }
         }
     }
@@ -149,8 +150,8 @@ impl Dialogue {
                 let summary = policies.get(*selected).map_or("", |(policy, _)| policy.summary());
                 Some(format!("{summary}\npolicy of {group}: ↑↓ choose  Enter take  Esc leave"))
             }
-            Self::Weight { group, pid, before, typed } => Some(format!(
-                "weight of PID {pid} of {group} (now {before}; 1 to 1000): {typed}_  Enter take  Esc leave"
+            Self::Weight { group, who, before, typed } => Some(format!(
+                "weight of {who} of {group} (now {before}; 1 to 1000): {typed}_  Enter take  Esc leave"
             )),
             Self::Confirm(change) => Some(format!("{change}? [y/N]")),
             Self::Changing(change) => {
@@ -162,9 +163,10 @@ impl Dialogue {
 }
 
 fn begin(key: KeyCode, group: Option<&Group>, worker: Option<&Member>) -> Option<Dialogue> {
-    let Group { name, policy, policies, .. } = group?;
-    let confirm = |operation: fn(u32) -> Operation| {
-        let operation = operation(worker?.pid);
+    let group = group?;
+    let Group { name, policy, policies, .. } = group;
+    let confirm = |operation: fn(Who) -> Operation| {
+        let operation = operation(group.who(worker?));
         Some(Dialogue::Confirm(Change { group: name.clone(), operation }))
     };
     match key {
@@ -175,8 +177,8 @@ fn begin(key: KeyCode, group: Option<&Group>, worker: Option<&Member>) -> Option
             selected: policies.iter().position(|(_, line)| line == policy).unwrap_or(0),
         }),
         KeyCode::Char('w') => {
-            let &Member { pid, weight: before, .. } = worker?;
-            Some(Dialogue::Weight { group: name.clone(), pid, before, typed: String::new() })
+            let (who, before) = (group.who(worker?), worker?.weight);
+            Some(Dialogue::Weight { group: name.clone(), who, before, typed: String::new() })
         }
         KeyCode::Char('d') => confirm(Operation::Drain),
         KeyCode::Char('r') => confirm(Operation::Resume),
@@ -204,7 +206,7 @@ fn choose(
     Dialogue::Policy { group, before, policies, selected }
 }
 
-fn type_weight(key: KeyCode, group: String, pid: u32, before: u16, mut typed: String) -> Dialogue {
+fn type_weight(key: KeyCode, group: String, who: Who, before: u16, mut typed: String) -> Dialogue {
     match key {
         KeyCode::Char(digit) if digit.is_ascii_digit() && typed.len() < DIGITS => typed.push(digit),
         KeyCode::Backspace => {
@@ -213,7 +215,7 @@ fn type_weight(key: KeyCode, group: String, pid: u32, before: u16, mut typed: St
         KeyCode::Enter => {
             return match typed.parse::<Weight>() {
                 Ok(weight) => {
-                    let after = WorkerWeight { pid, weight };
+                    let after = WorkerWeight { who, weight };
                     let operation = Operation::Weight { before, after };
                     Dialogue::Confirm(Change { group, operation })
                 }
@@ -222,7 +224,7 @@ fn type_weight(key: KeyCode, group: String, pid: u32, before: u16, mut typed: St
         }
         _ => {}
     }
-    Dialogue::Weight { group, pid, before, typed }
+    Dialogue::Weight { group, who, before, typed }
 }
 
 #[cfg(test)]
@@ -256,7 +258,8 @@ mod tests {
     #[test]
     fn a_change_is_asked_for_with_y_alone() {
         assert_eq!(asked("d"), "drain PID 4711 of tcp-8080? [y/N]");
-        let change = Change { group: "tcp-8080".to_owned(), operation: Operation::Drain(4711) };
+        let change =
+            Change { group: "tcp-8080".to_owned(), operation: Operation::Drain(Who::Pid(4711)) };
         let (dialogue, step) = press(&typed("dy"));
         assert_eq!((dialogue, step), (Dialogue::Changing(change.clone()), Step::Change(change)));
         for other in ["dn", "dY", "d\n", "dd", "d "] {

@@ -6,6 +6,7 @@ use balancer_steering::{
     policy::Policy,
     requests::{Histogram, Requests},
     snapshot::{MemberInfo, MemberState},
+    who::Who,
 };
 use serde::{Serialize, Serializer};
 
@@ -77,6 +78,14 @@ fn seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::O
 }
 
 impl Group {
+    /// How a command names a member: by its PID, unless that has several of the sockets.
+    pub fn who(&self, member: &Member) -> Who {
+        match self.members.iter().filter(|other| other.pid == member.pid).count() {
+            1 => Who::Pid(member.pid),
+            _ => Who::Slot(member.slot),
+        }
+    }
+
     /// From the reading before, if there is one, to this.
     pub fn between(earlier: Option<&GroupReading>, now: &GroupReading) -> Self {
         let interval = earlier.map(|earlier| now.at.duration_since(earlier.at).as_secs_f64());
@@ -239,5 +248,19 @@ pub mod tests {
         let first = &Group::between(Some(&earlier), &now).members[0];
         assert_eq!((first.in_flight, first.requests_per_second), (None, None));
         assert_eq!(first.connections_per_second, Some(30.0));
+    }
+
+    #[test]
+    fn a_member_is_named_by_its_pid_unless_that_has_several() {
+        let (_, now) = readings();
+        let mut group = Group::between(None, &now);
+        let [first, second] =
+            [&group.members[0], &group.members[1]].map(|member| group.who(member));
+        assert_eq!(
+            (first, second),
+            (Who::Pid(group.members[0].pid), Who::Pid(group.members[1].pid))
+        );
+        group.members[1].pid = group.members[0].pid;
+        assert_eq!(group.who(&group.members[1]), Who::Slot(group.members[1].slot));
     }
 }

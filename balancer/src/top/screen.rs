@@ -166,6 +166,8 @@ impl Screen {
 
 #[cfg(test)]
 mod tests {
+    use balancer_steering::who::Who;
+
     use super::*;
     use crate::top::{dialogue::Operation, figures::tests::readings};
 
@@ -221,7 +223,7 @@ mod tests {
         for key in [KeyCode::Tab, KeyCode::Down, KeyCode::Char('d')] {
             assert_eq!(press(&mut screen, key), Then::Draw);
         }
-        let operation = Operation::Drain(4712);
+        let operation = Operation::Drain(Who::Pid(4712));
         let change = Change { group: "tcp-9090".to_owned(), operation };
         assert_eq!(press(&mut screen, KeyCode::Char('y')), Then::Change(change));
     }

@@ -21,6 +21,7 @@ mod never_waits;
 mod refusals;
 mod reload;
 mod report;
+mod slots;
 mod takeover;
 mod top;
 mod user;
