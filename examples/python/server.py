@@ -44,7 +44,7 @@ async def answer(reader, writer):
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         writer.write((head + body).encode())
         await writer.drain()
-    except ConnectionError:
+    except (ConnectionError, asyncio.CancelledError):
         pass
     finally:
         writer.close()
