@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command},
     sync::mpsc::{Receiver, channel},
     thread,
+    time::Instant,
 };
 
 use harness::{
@@ -87,12 +88,14 @@ impl Terminal {
     }
 
     fn wait_until(&mut self, holds: impl Fn(&str) -> bool, what: &str) {
+        // It writes something with each interval.
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let written = String::from_utf8_lossy(&self.written);
             if holds(&written) {
                 return;
             }
-            let more = self.output.recv_timeout(PATIENCE);
+            let more = self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()));
             let more = more.unwrap_or_else(|_| panic!("no {what:?} in {:?}", screen(&written)));
             self.written.extend(more);
         }
