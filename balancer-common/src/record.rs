@@ -341,8 +341,8 @@ pub struct AgentRecord {
     pub displaced: u32,
     /// How many workers the reload that was asked for last replaces at a time.
     pub parallel: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// How many workers `balancer scale` wants, until the agent has heard of it; 0 for no such wish.
+    pub wanted: u32,
     /// Why one has failed, in UTF-8, filled up with zeros.
     pub why: [u8; WHY_BYTES],
 }

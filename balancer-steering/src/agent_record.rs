@@ -24,6 +24,8 @@ pub struct AgentState {
     pub displaced: u32,
     /// How many workers the reload that was asked for last replaces at a time.
     pub parallel: u32,
+    /// How many workers `balancer scale` wants, until the agent has heard of it.
+    pub wanted: Option<u32>,
     /// Why one has failed.
     pub why: String,
 }
@@ -89,7 +91,7 @@ impl From<&AgentState> for AgentRecord {
             replaced: state.replaced,
             displaced: state.displaced,
             parallel: state.parallel,
-            reserved: 0,
+            wanted: state.wanted.unwrap_or(0),
             why,
         }
     }
@@ -108,6 +110,7 @@ impl From<AgentRecord> for AgentState {
             replaced: record.replaced,
             displaced: record.displaced,
             parallel: record.parallel,
+            wanted: Some(record.wanted).filter(|&wanted| wanted > 0),
             why: why.trim_end_matches('\0').to_owned(),
         }
     }
@@ -124,10 +127,11 @@ mod tests {
         fn what_an_agent_tells_survives_its_record(
             workers: u32, leaving in prop::option::of(0..2048u32), asked: u32, begun: u32,
             ended: u32, failed: u32, replaced: u32, displaced: u32, parallel: u32,
+            wanted in prop::option::of(1..2048u32),
             why in "[^\0]{0,100}",
         ) {
             let state = AgentState {
-                workers, leaving, asked, begun, ended, failed, replaced, displaced, parallel, why,
+                workers, leaving, asked, begun, ended, failed, replaced, displaced, parallel, wanted, why,
             };
             prop_assert_eq!(AgentState::from(AgentRecord::from(&state)), state);
         }

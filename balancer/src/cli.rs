@@ -27,7 +27,7 @@ pub use self::{
     live::LiveArgs,
     metrics::MetricsArgs,
     policy_options::{ChangedPolicyOptionArgs, PolicyOptionArgs},
-    run::{Ready, ReloadArgs, RunArgs},
+    run::{Ready, ReloadArgs, RunArgs, ScaleArgs},
     top::TopArgs,
 };
 use balancer_steering::{
@@ -91,6 +91,8 @@ pub enum Verb {
     Attach(AttachArgs),
     /// Replace the workers of `run` by new ones, one after another, losing no connection
     Reload(ReloadArgs),
+    /// Have `run` keep more workers, or fewer, losing no connection
+    Scale(ScaleArgs),
     /// Show members, weights and shares of a group
     Status(StatusArgs),
     /// Watch connections, requests and their times live, by worker, and change groups by a key

@@ -46,7 +46,7 @@ fn agent(bytes: &[u8]) {
         replaced: number(24),
         displaced: number(28),
         parallel: number(32),
-        reserved: 0,
+        wanted: number(40),
         why,
     });
     let again = AgentState::from(AgentRecord::from(&state));

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use balancer_steering::{group::GroupSpec, snapshot::Snapshot, steering::Steering};
+use balancer_steering::{
+    agent_record::AgentState, group::GroupSpec, snapshot::Snapshot, steering::Steering,
+};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
@@ -95,6 +97,22 @@ impl Spawned {
         Flow::Continue(())
     }
 
+    /// What a command has noted before it sent a signal, or whoever else sent it may mean.
+    fn asked_by_command(&mut self) -> Asked {
+        let state = self.supervisor.steering().and_then(|steering| Ok(steering.agent_state()?));
+        let state = state.unwrap_or_else(|error| {
+            tracing::error!("{error:#}");
+            AgentState::default()
+        });
+        if let Some(wanted) = state.wanted {
+            self.supervisor.scale(wanted as usize);
+            if !state.is_asked() {
+                return Asked::Nothing;
+            }
+        }
+        self.start.hangup(state.is_asked())
+    }
+
     /// The summary, if all workers did serve.
     fn end(&mut self) -> Result<Option<String>> {
         if let Some(how) = self.failed.take() {
@@ -155,13 +173,7 @@ impl Kind for Spawned {
             Came::Stop => Asked::Stop,
             // A terminal that goes away may send several.
             Came::Hangup if self.stopping => Asked::Nothing,
-            Came::Hangup => {
-                let asked = self.supervisor.is_asked_to_reload();
-                self.start.hangup(asked.unwrap_or_else(|error| {
-                    tracing::error!("{error:#}");
-                    false
-                }))
-            }
+            Came::Hangup => self.asked_by_command(),
         };
         match asked {
             Asked::Stop if self.stopping => {

@@ -1,4 +1,4 @@
-//! The arguments of `run`, and of `reload`, which concerns what it started.
+//! The arguments of `run`, and of `reload` and `scale`, which concern what it started.
 
 use std::ffi::OsString;
 
@@ -152,6 +152,26 @@ pub struct ReloadArgs {
     /// How many workers are replaced at a time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub parallel: u32,
+
+    /// Which group
+    #[command(flatten)]
+    pub group: GroupArgs,
+}
+
+/// Arguments of `scale`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balancer scale 6
+  balancer scale 2 --group tcp-8080 && echo done
+
+New workers get connections once they are ready. Of more than N, those with the highest numbers get no new
+connections, and end as those that a reload replaces. It returns when all that start serve, and all that
+end have. Ctrl-C ends the waiting, not the change.")]
+pub struct ScaleArgs {
+    /// How many workers there are to be
+    #[arg(value_name = "N")]
+    pub workers: u32,
 
     /// Which group
     #[command(flatten)]

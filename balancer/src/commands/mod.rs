@@ -11,7 +11,9 @@ mod groups;
 mod metrics;
 mod policy;
 mod reload;
+mod request;
 mod run;
+mod scale;
 mod status;
 mod takeover;
 mod top;
@@ -46,6 +48,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Attach(args) => output::start(args.once),
         Verb::Metrics(args) if args.listen.is_some() => output::start(false),
         Verb::Reload(_)
+        | Verb::Scale(_)
         | Verb::Policy(_)
         | Verb::Weight(_)
         | Verb::Drain(_)
@@ -58,6 +61,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Run(args) => run::run(args, &cli.bpffs, cli.log_level)?,
         Verb::Attach(args) => attach::attach(&args, &cli.bpffs, cli.log_level)?,
         Verb::Reload(args) => reload::reload(&args, &store)?,
+        Verb::Scale(args) => scale::scale(&args, &store)?,
         Verb::Status(args) => status::status(&args, &store)?,
         Verb::Top(args) => top::top(&args, &store)?,
         Verb::Groups(args) => groups::groups(&args, &store)?,

@@ -2,18 +2,10 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
-use balancer_steering::{
-    agent_record::AgentState,
-    group::GroupSpec,
-    privilege,
-    steering::{Steering, Store},
-};
-use rustix::{
-    io::Errno,
-    process::{Signal, pidfd_send_signal},
-};
+use anyhow::{Result, bail};
+use balancer_steering::{agent_record::AgentState, privilege, steering::Store};
 
+use super::request::{Asked, ask, state_of};
 use crate::{cli::ReloadArgs, commands::open_group, render::say};
 
 /// How often the agent's state is looked at.
@@ -23,32 +15,15 @@ const INTERVAL: Duration = Duration::from_millis(50);
 pub fn reload(args: &ReloadArgs, store: &Store) -> Result<()> {
     privilege::require()?;
     let mut steering = open_group(store, &args.group)?;
-    let lock = steering.lock_or_gone()?;
-    let group = steering.group()?;
-    refuse(steering.name(), &group)?;
-    let Some((agent, handle)) = steering.agent()? else {
-        bail!(
-            "balancer PID {}, which ran {}, is gone; take it over first, with the command that began it \
-             and --takeover: balancer run --listen {} --takeover",
-            group.agent.pid,
-            steering.name(),
-            group.identity.address
-        );
-    };
-    let before = steering.agent_state()?;
     let mut number = 0;
-    // Else what a signal means would depend on where the agent was started.
-    steering.tell(|state| number = state.ask(args.parallel))?;
-    drop(lock);
-    let name = steering.name();
-    let pid = agent.pid;
+    let note = |state: &mut AgentState| number = state.ask(args.parallel);
+    let Asked { agent, before } = ask(
+        &mut steering,
+        "replace them; reload them as they are reloaded, and those that come are steered",
+        note,
+    )?;
+    let (name, pid) = (steering.name(), agent.pid);
     let ended = || format!("balancer PID {pid} has ended, and the reload of {name} with it");
-    match pidfd_send_signal(&handle, Signal::HUP) {
-        Err(Errno::SRCH) => bail!("{}", ended()),
-        sent => sent.with_context(|| {
-            format!("cannot ask balancer PID {pid} for a reload (run this as root)")
-        })?,
-    }
     let workers = before.workers;
     say(format_args!("{name}: balancer PID {pid} replaces its {workers} workers"))?;
     if before.begun > before.ended {
@@ -60,7 +35,7 @@ pub fn reload(args: &ReloadArgs, store: &Store) -> Result<()> {
     loop {
         // Before what it told is read: that may be its last.
         let lives = agent.is_alive();
-        let state = state(&steering)?;
+        let state = state_of(&steering)?;
         if state.begun >= number && state.replaced > shown {
             shown = state.replaced;
             say(format_args!("{name}: {shown} of {workers} replaced"))?;
@@ -72,20 +47,4 @@ pub fn reload(args: &ReloadArgs, store: &Store) -> Result<()> {
             None => thread::sleep(INTERVAL),
         }
     }
-}
-
-/// Whole, though it be written just now; also of a group whose pins are gone.
-fn state(steering: &Steering) -> Result<AgentState> {
-    let _lock = steering.lock()?;
-    Ok(steering.agent_state()?)
-}
-
-fn refuse(name: &str, group: &GroupSpec) -> Result<()> {
-    if group.adopted {
-        bail!(
-            "the servers of {name} were not started by balancer, so it cannot replace them; reload \
-             them as they are reloaded, and those that come are steered"
-        );
-    }
-    Ok(())
 }

@@ -26,6 +26,8 @@ pub(super) enum Duty {
     Open(usize, Identity),
     /// Let the slot of a successor be chosen in place of its predecessor's.
     HandOver(usize, Identity),
+    /// Keep so many workers.
+    Scale(usize),
     /// Let the slot of a worker be chosen again in place of that of its successor, which has ended.
     GiveBack { index: usize, from: u32, to: Option<u32> },
     /// Take a slot out of use; the next process of that worker, if it is given, has its weight.
@@ -150,6 +152,10 @@ impl Supervisor {
                 self.hand_over(*index, *who);
                 Ok(())
             }
+            Duty::Scale(count) => {
+                self.try_scale(*count);
+                Ok(())
+            }
             Duty::Open(index, who) => self.open(*index, *who),
             Duty::GiveBack { index, from, to } => match &self.workers[*index].running {
                 Some(running) if running.slot == Some(*from) => self.seats.give_back(*from, *to),
@@ -169,7 +175,7 @@ impl Supervisor {
     /// A worker that neither runs nor has a successor, and is not to be started: there must be none.
     pub(super) fn forgotten(&self) -> Option<usize> {
         let kept = |index: usize| self.workers[index].is_kept() || self.agenda.starts(index);
-        (0..self.workers.len()).find(|&index| !self.stopping && !self.failed && !kept(index))
+        (0..self.wanted).find(|&index| !self.stopping && !self.failed && !kept(index))
     }
 }
 

@@ -76,7 +76,12 @@ impl Supervisor {
         }
         match self.unready {
             0 => {
-                let line = format!("worker {index} is back as PID {} in slot {slot}", who.pid);
+                let how = if mem::take(&mut self.workers[index].joins) {
+                    "has joined"
+                } else {
+                    "is back"
+                };
+                let line = format!("worker {index} {how} as PID {} in slot {slot}", who.pid);
                 self.notices.push_back(Notice::Back(index, line));
             }
             1 => {
@@ -190,7 +195,7 @@ impl Supervisor {
 
     pub(super) fn try_start(&mut self, index: usize) {
         let worker = &self.workers[index];
-        if worker.is_kept() || self.stopping || self.failed {
+        if worker.is_kept() || self.stopping || self.failed || index >= self.wanted {
             return;
         }
         let first = worker.first && self.unready > 0;

@@ -12,6 +12,7 @@
 //! | a worker, whichever process it is; how it lives and dies | `worker`, `life`, `backoff`, `ending` |
 //! | what is to be done, when, and under which lock | `agenda` |
 //! | workers replaced one after another | `reload` |
+//! | more workers, or fewer | `scale` |
 //! | workers that an earlier agent has left | `inheritance` |
 
 mod agenda;
@@ -27,6 +28,7 @@ mod notify;
 mod pipe;
 mod readiness;
 mod reload;
+mod scale;
 mod seats;
 mod worker;
 
@@ -60,14 +62,21 @@ pub use self::{
     worker::WorkerPlan,
 };
 use crate::hindrance::Hindrance;
-use balancer_steering::{agent_record::AgentState, process::Identity, steering::Steering};
+use balancer_steering::{
+    agent_record::AgentState, process::Identity, steering::Steering, weight::Weight,
+};
 
 /// The workers of one group.
 pub struct Supervisor {
     seats: Seats,
     bpffs: PathBuf,
     binary: Binary,
+    /// Those that are to be kept, and after them those that were, until they are wanted again.
     workers: Vec<Worker>,
+    /// How many are to be kept.
+    wanted: usize,
+    /// What a worker that is added is asked for.
+    template: WorkerPlan,
     /// Processes that are to end, and of which worker they were.
     leaving: Vec<(usize, Running)>,
     agenda: Agenda,
@@ -81,6 +90,8 @@ pub struct Supervisor {
     reload: Option<Reload>,
     /// One more reload was asked for.
     again: bool,
+    /// So many workers were asked for.
+    scale: Option<usize>,
     stopping: bool,
     /// A worker never came up.
     failed: bool,
@@ -132,7 +143,10 @@ impl Supervisor {
         let (sender, events) = unbounded_channel();
         let count = u32::try_from(plans.len())?;
         seats.note_workers(count)?;
+        let template = plans.first().context("there is no worker")?;
         Ok(Self {
+            wanted: plans.len(),
+            template: WorkerPlan { weight: Weight::ONE, ..template.clone() },
             seats,
             bpffs,
             binary: Binary::own().context("cannot find the program that this is")?,
@@ -145,6 +159,7 @@ impl Supervisor {
             unready: 0,
             reload: None,
             again: false,
+            scale: None,
             stopping: false,
             failed: false,
             notices: VecDeque::new(),
@@ -172,7 +187,7 @@ impl Supervisor {
 
     /// How many workers there are to be.
     pub fn workers(&self) -> usize {
-        self.workers.len()
+        self.wanted
     }
 
     /// How many processes run.
@@ -246,6 +261,7 @@ impl Supervisor {
                 Some(told) = self.events.recv() => self.hear(told),
                 () = sleep_until(due) => {}
             }
+            self.scale_if_asked();
             self.reload_if_asked();
         }
     }

@@ -67,14 +67,6 @@ impl Supervisor {
         self.reload_if_asked();
     }
 
-    /// Whether `balancer reload` has asked for one that has not begun.
-    ///
-    /// # Errors
-    /// Returns an error if the group's state cannot be read.
-    pub fn is_asked_to_reload(&mut self) -> Result<bool> {
-        Ok(self.steering()?.agent_state()?.is_asked())
-    }
-
     /// Begins one that was asked for, where nothing is in its way.
     pub(super) fn reload_if_asked(&mut self) {
         if self.stopping || self.reload.is_some() || self.unready > 0 || !mem::take(&mut self.again)
@@ -82,7 +74,7 @@ impl Supervisor {
             return;
         }
         let reload = Reload {
-            waiting: (0..self.workers.len()).collect(),
+            waiting: (0..self.wanted).collect(),
             turns: Vec::new(),
             parallel: self.parallel(),
             replaced: 0,
@@ -118,13 +110,13 @@ impl Supervisor {
             1 => "one after another".to_owned(),
             parallel => format!("{parallel} at a time"),
         };
-        let line = format!("reloading {} workers, {how}", self.workers.len());
+        let line = format!("reloading {} workers, {how}", self.wanted);
         self.notices.push_back(Notice::Line(line));
         Ok(())
     }
 
     /// That balancer chooses: else nobody can be replaced without losing connections.
-    fn check_steered(&mut self) -> Result<()> {
+    pub(super) fn check_steered(&mut self) -> Result<()> {
         let steering = self.steering()?;
         let (policy, name) = (steering.group()?.policy, steering.name());
         if !steering.is_pinned() {

@@ -177,6 +177,18 @@ impl Seats {
         })?)
     }
 
+    /// Takes slots out of the table, in one step, whose workers are to finish.
+    ///
+    /// # Errors
+    /// Returns an error if the group's state cannot be changed.
+    pub fn retire(&mut self, slots: &[u32]) -> Result<()> {
+        let Self::Steered { steering, .. } = self else { return Ok(()) };
+        Ok(steering.change_locked(|change| {
+            slots.iter().for_each(|&slot| change.set_state(slot, SlotState::Leaving));
+            Ok::<_, Error>(())
+        })?)
+    }
+
     /// Undoes a [`hand_over`](Self::hand_over): the slot that it was to is vacant.
     ///
     /// # Errors

@@ -49,6 +49,8 @@ pub(super) struct Worker {
     pub backoff: Backoff,
     /// Nobody of it has ended yet.
     pub first: bool,
+    /// Was added, and has not served yet.
+    pub joins: bool,
     /// Told to end so that another takes its place.
     pub replaced: bool,
     pub running: Option<Running>,
@@ -77,6 +79,7 @@ impl Worker {
             plan,
             backoff: Backoff::default(),
             first: true,
+            joins: false,
             replaced: false,
             running: None,
             successor: None,

@@ -21,6 +21,7 @@ mod never_waits;
 mod refusals;
 mod reload;
 mod report;
+mod scale;
 mod slots;
 mod takeover;
 mod top;

@@ -1,0 +1,97 @@
+//! More workers, or fewer: those that are added start as others do, those that are taken away finish their
+//! connections as those that a reload replaces.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use balancer_steering::affinity;
+
+use super::{
+    Notice, Supervisor,
+    agenda::Duty,
+    worker::{Worker, WorkerPlan},
+};
+use crate::descriptors;
+
+impl Supervisor {
+    /// Is to keep so many workers from now on, once nothing else is under way.
+    pub fn scale(&mut self, count: usize) {
+        self.scale = Some(count);
+        self.scale_if_asked();
+    }
+
+    /// Begins to, if that was asked for and nothing is in its way.
+    pub(super) fn scale_if_asked(&mut self) {
+        if self.stopping {
+            self.scale = None;
+        }
+        if self.reload.is_none()
+            && self.unready == 0
+            && let Some(count) = self.scale.take()
+        {
+            self.schedule(Duty::Scale(count), Duration::ZERO);
+        }
+    }
+
+    /// Under the group's lock. Those who wait for it are told how many there are to be.
+    pub(super) fn try_scale(&mut self, count: usize) {
+        let before = self.wanted;
+        let scaled = if count > before { self.grow(count) } else { self.shrink(count) };
+        match scaled {
+            Ok(()) => {
+                self.wanted = count;
+                let line = format!("{count} workers from now on, {before} before");
+                self.notices.push_back(Notice::Line(line));
+            }
+            Err(error) => {
+                let line = format!("{before} workers stay, and not {count}: {error:#}");
+                self.notices.push_back(Notice::Complaint(line));
+            }
+        }
+        let workers = u32::try_from(self.wanted).unwrap_or(u32::MAX);
+        self.tell(move |state| (state.workers, state.wanted) = (workers, None));
+    }
+
+    fn grow(&mut self, count: usize) -> Result<()> {
+        descriptors::raise(count, self.template.job.descriptors())?;
+        while self.workers.len() < count {
+            let plan = self.plan_of_another()?;
+            self.workers.push(Worker { first: false, ..Worker::new(plan) });
+        }
+        for index in self.wanted..count {
+            self.workers[index].joins = true;
+            if !self.workers[index].is_kept() && !self.agenda.starts(index) {
+                self.schedule(Duty::Start(index), Duration::ZERO);
+            }
+        }
+        Ok(())
+    }
+
+    /// On the next CPU, if each has one of its own.
+    fn plan_of_another(&self) -> Result<WorkerPlan> {
+        let mut plan = self.template.clone();
+        if plan.cpu.is_some() {
+            let cpus = affinity::cpus()?;
+            plan.cpu = cpus.get(self.workers.len() % cpus.len().max(1)).copied();
+        }
+        Ok(plan)
+    }
+
+    fn shrink(&mut self, count: usize) -> Result<()> {
+        self.check_steered()?;
+        let surplus = count..self.wanted;
+        let slots = |worker: &Worker| worker.running.as_ref().filter(|r| r.ready)?.slot;
+        let slots: Vec<u32> = self.workers[surplus.clone()].iter().filter_map(slots).collect();
+        self.seats.retire(&slots).context("their slots cannot be taken out")?;
+        self.agenda.forget(|duty| matches!(duty, Duty::Start(index) if surplus.contains(index)));
+        for index in surplus {
+            match self.workers[index].running.take() {
+                Some(running) if running.ready => self.let_finish(index, running),
+                // It has had no connection.
+                Some(running) => self.dismiss(index, running),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
