@@ -2,7 +2,6 @@
 //! otherwise. A new one is a row in [`ALL`].
 
 use std::{
-    env,
     net::SocketAddr,
     path::Path,
     process::{Command, Stdio},
@@ -14,7 +13,7 @@ use balancer_steering::policy::Policy;
 
 use crate::{
     network::SERVER,
-    proxy::Proxy,
+    process_tree::{self, ProcessTree},
     workers::{SHARED_PORT, Workers},
 };
 
@@ -79,7 +78,11 @@ impl Contender {
             }
             Way::Proxied { .. } => &[("haproxy", "haproxy")],
         };
-        needs.iter().filter(|(file, _)| !is_here(file)).map(|(_, package)| *package).collect()
+        needs
+            .iter()
+            .filter(|(file, _)| !process_tree::is_installed(file))
+            .map(|(_, package)| *package)
+            .collect()
     }
 
     /// Makes it ready for trials.
@@ -91,17 +94,14 @@ impl Contender {
         let proxy = match self.way {
             Way::Proxied { command, configuration } => {
                 let configuration = format!("{HERE}/{configuration}");
-                Some(Proxy::start(&[command, &[&configuration]].concat(), address)?)
+                let mut process = process_tree::command(command[0]);
+                process.args(&command[1..]).arg(configuration);
+                Some(ProcessTree::start(process, address)?)
             }
             _ => None,
         };
         Ok(Ready { contender: self, address, proxy })
     }
-}
-
-fn is_here(file: &str) -> bool {
-    // An absolute path stays what it is.
-    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(file).exists())
 }
 
 /// A contender that waits for its turn.
@@ -110,7 +110,7 @@ pub struct Ready {
     pub contender: &'static Contender,
     /// Where it takes connections.
     pub address: SocketAddr,
-    proxy: Option<Proxy>,
+    proxy: Option<ProcessTree>,
 }
 
 impl Ready {
@@ -128,7 +128,7 @@ impl Ready {
 
     /// The CPU time that its proxy has used, if there is one.
     pub fn cpu_time(&self) -> Option<Duration> {
-        self.proxy.as_ref().map(Proxy::cpu_time)
+        self.proxy.as_ref().map(ProcessTree::cpu_time)
     }
 }
 

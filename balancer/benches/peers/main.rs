@@ -2,19 +2,25 @@
 //! nginx, and nftables. In network namespaces of its own; needs root.
 
 mod contender;
+mod cpu_time;
 mod figures;
+#[path = "../common/group.rs"]
+mod group;
+#[path = "../common/json.rs"]
+mod json;
 mod network;
-#[path = "../selection/progress.rs"]
+#[path = "../common/process_tree.rs"]
+mod process_tree;
+#[path = "../common/progress.rs"]
 mod progress;
-mod proxy;
 mod report;
-#[path = "../selection/statistics.rs"]
+#[path = "../common/statistics.rs"]
 mod statistics;
 mod trial;
 mod workers;
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -122,8 +128,7 @@ fn run(options: &Options) -> Result<()> {
     }
     println!("\n{}", report::LEGEND);
     if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(&report).context("cannot write JSON")?;
-        fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+        json::write(path, &report)?;
     }
     Ok(())
 }

@@ -7,13 +7,12 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
-    process::{self, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use balancer_common::record::SlotState;
 use balancer_steering::{
-    group::{GroupIdentity, GroupSpec, Protocol, own_netns},
     options::PolicyOptions,
     policy::Policy,
     process::Identity,
@@ -23,7 +22,7 @@ use balancer_steering::{
 };
 use socket2::Socket;
 
-use crate::network::SERVER;
+use crate::{group, network::SERVER};
 
 /// How many share the port, and how many have one of their own.
 pub const WORKERS: usize = 4;
@@ -51,17 +50,7 @@ impl Workers {
     /// Returns an error if one cannot be started.
     pub fn start() -> Result<Self> {
         let address = SocketAddr::from((SERVER, SHARED_PORT));
-        let group = GroupSpec {
-            identity: GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address },
-            policy: Policy::Kernel,
-            agent: Identity::of(process::id()).context("cannot read /proc/self/stat")?,
-            log_level: 0,
-            adopted: false,
-            replaced: false,
-            counted: true,
-            index: 0,
-            options: PolicyOptions::default(),
-        };
+        let group = group::at(address)?;
         let store = Store::prepare(Path::new(DEFAULT_BPFFS))?;
         let (mut steering, _logs) = Steering::create(&store, GROUP, &group, |_| Ok(()))?;
         for _ in 0..WORKERS {

@@ -12,10 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use balancer_common::record::SlotState;
 use balancer_steering::{
-    group::default_name,
-    group::{GroupIdentity, GroupSpec, Protocol, own_netns},
-    options::PolicyOptions,
-    policy::Policy,
+    group::{Protocol, default_name},
     policy_spec::PolicySpec,
     process::Identity,
     socket,
@@ -25,7 +22,10 @@ use balancer_steering::{
 use serde::Serialize;
 use socket2::Socket;
 
-use crate::load::{Load, Work};
+use crate::{
+    group,
+    load::{Load, Work},
+};
 
 /// Those of the listeners; where they are more, over and over.
 pub const WEIGHTS: [u16; 4] = [5, 3, 2, 1];
@@ -209,17 +209,7 @@ fn counted(steering: &Steering) -> Result<Counted> {
 fn steer(store: &Store, members: &Listeners) -> Result<Steering> {
     let ourselves = Identity::of(process::id()).context("cannot read /proc/self/stat")?;
     let address = members.address;
-    let group = GroupSpec {
-        identity: GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address },
-        policy: Policy::Kernel,
-        agent: ourselves,
-        log_level: 0,
-        adopted: false,
-        replaced: false,
-        counted: true,
-        index: 0,
-        options: PolicyOptions::default(),
-    };
+    let group = group::at(address)?;
     let name = default_name(Protocol::Tcp, address);
     let (mut steering, _logs) = Steering::create(store, &name, &group, |_| Ok(()))?;
     for (listener, weight) in members.sockets.iter().zip(WEIGHTS.iter().cycle()) {

@@ -5,21 +5,28 @@
 mod bed;
 mod cost;
 mod curve;
+#[path = "../common/group.rs"]
+mod group;
+#[path = "../common/json.rs"]
+mod json;
 mod load;
+#[path = "../common/progress.rs"]
 mod progress;
 mod rate;
 mod report;
 mod scrape;
+#[path = "../common/statistics.rs"]
 mod statistics;
+#[path = "../common/table.rs"]
+mod table;
 mod tracker;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use balancer::error;
 use balancer_lab::{machine::Machine, sandbox};
 use balancer_steering::{policy::Policy, policy_spec::PolicySpec, steering::DEFAULT_BPFFS};
@@ -145,8 +152,7 @@ fn run(options: &Options) -> Result<()> {
         println!("\n{}", report::audit(&report));
     }
     if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(&report).context("cannot write JSON")?;
-        fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+        json::write(path, &report)?;
     }
     Ok(())
 }

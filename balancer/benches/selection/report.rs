@@ -1,7 +1,6 @@
 //! The results, as tables and as JSON.
 
 use balancer_lab::machine::Machine;
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::{
@@ -12,6 +11,7 @@ use crate::{
     rate::{Contender, Rate},
     scrape::Scrape,
     statistics::Spread,
+    table::{self, spread},
     tracker::{Figure, Tracking},
 };
 
@@ -172,17 +172,6 @@ fn rounds(report: &Report, first: Option<&Spread>) -> String {
     )
 }
 
-fn spread(spread: &Spread, digits: usize) -> String {
-    let Spread { median, quartiles: [lower, upper], .. } = spread;
-    format!("{median:.digits$} ({lower:.digits$} to {upper:.digits$})")
-}
-
 fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
-    for (name, column) in header.iter().zip(table.column_iter_mut()) {
-        let text = ["POLICY", "WHAT", "EACH FOR"].contains(name);
-        column.set_cell_alignment(if text { CellAlignment::Left } else { CellAlignment::Right });
-    }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    table::table(header, &["POLICY", "WHAT", "EACH FOR"], rows)
 }
