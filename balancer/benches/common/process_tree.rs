@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// How long one may take to start.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What stands before the program in its command.
 const GUARD: [&str; 6] = ["--pdeathsig", "KILL", "unshare", "--pid", "--kill-child", "--"];
@@ -50,13 +50,13 @@ impl ProcessTree {
         // The command has what its process has: a listening socket, if it was handed one.
         drop(command);
         let mut tree = Self { guard };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while TcpStream::connect(address).is_err() {
             if let Some(status) = tree.guard.try_wait().context("cannot watch a process")? {
                 bail!("`{line}`, shown with the reason above, ended: {status}");
             }
             if Instant::now() > deadline {
-                bail!("`{line}` does not listen on {address} after {} s", PATIENCE.as_secs());
+                bail!("`{line}` does not listen on {address} after {} s", TIMEOUT.as_secs());
             }
             thread::sleep(Duration::from_millis(20));
         }
