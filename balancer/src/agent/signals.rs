@@ -10,6 +10,7 @@ pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    noted: Signal,
     /// How the process was started, which says what a hangup means.
     pub(super) start: Start,
 }
@@ -20,6 +21,8 @@ pub(crate) enum Came {
     Stop,
     /// SIGHUP.
     Hangup,
+    /// SIGUSR1: a command has noted in the group what it asks for.
+    Noted,
 }
 
 impl Signals {
@@ -34,6 +37,7 @@ impl Signals {
             interrupt: open(SignalKind::interrupt())?,
             terminate: open(SignalKind::terminate())?,
             hangup: open(SignalKind::hangup())?,
+            noted: open(SignalKind::user_defined1())?,
             start,
         })
     }
@@ -44,6 +48,7 @@ impl Signals {
             _ = self.interrupt.recv() => Came::Stop,
             _ = self.terminate.recv() => Came::Stop,
             _ = self.hangup.recv() => Came::Hangup,
+            _ = self.noted.recv() => Came::Noted,
         }
     }
 }

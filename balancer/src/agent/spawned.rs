@@ -97,20 +97,13 @@ impl Spawned {
         Flow::Continue(())
     }
 
-    /// What a command has noted before it sent a signal, or whoever else sent it may mean.
-    fn asked_by_command(&mut self) -> Asked {
+    /// What commands have noted in the group.
+    fn noted(&mut self) -> AgentState {
         let state = self.supervisor.steering().and_then(|steering| Ok(steering.agent_state()?));
-        let state = state.unwrap_or_else(|error| {
+        state.unwrap_or_else(|error| {
             tracing::error!("{error:#}");
             AgentState::default()
-        });
-        if let Some(wanted) = state.wanted {
-            self.supervisor.scale(wanted as usize);
-            if !state.is_asked() {
-                return Asked::Nothing;
-            }
-        }
-        self.start.hangup(state.is_asked())
+        })
     }
 
     /// The summary, if all workers did serve.
@@ -173,7 +166,16 @@ impl Kind for Spawned {
             Came::Stop => Asked::Stop,
             // A terminal that goes away may send several.
             Came::Hangup if self.stopping => Asked::Nothing,
-            Came::Hangup => self.asked_by_command(),
+            Came::Hangup => {
+                let asked = self.noted().is_asked();
+                self.start.hangup(asked)
+            }
+            Came::Noted => {
+                if let Some(wanted) = self.noted().wanted {
+                    self.supervisor.scale(wanted as usize);
+                }
+                Asked::Nothing
+            }
         };
         match asked {
             Asked::Stop if self.stopping => {

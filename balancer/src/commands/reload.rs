@@ -5,6 +5,8 @@ use std::{thread, time::Duration};
 use anyhow::{Result, bail};
 use balancer_steering::{agent_record::AgentState, privilege, steering::Store};
 
+use rustix::process::Signal;
+
 use super::request::{Asked, ask, state_of};
 use crate::{cli::ReloadArgs, commands::open_group, render::say};
 
@@ -19,6 +21,7 @@ pub fn reload(args: &ReloadArgs, store: &Store) -> Result<()> {
     let note = |state: &mut AgentState| number = state.ask(args.parallel);
     let Asked { agent, before } = ask(
         &mut steering,
+        Signal::HUP,
         "replace them; reload them as they are reloaded, and those that come are steered",
         note,
     )?;

@@ -22,6 +22,7 @@ pub struct Asked {
 /// Returns an error if there is no agent of workers that it has started, or it cannot be asked.
 pub fn ask(
     steering: &mut Steering,
+    signal: Signal,
     otherwise: &str,
     note: impl FnOnce(&mut AgentState),
 ) -> Result<Asked> {
@@ -47,7 +48,7 @@ pub fn ask(
     steering.tell(note)?;
     drop(lock);
     let pid = agent.pid;
-    match pidfd_send_signal(&handle, Signal::HUP) {
+    match pidfd_send_signal(&handle, signal) {
         Err(Errno::SRCH) => bail!("balancer PID {pid} has ended"),
         sent => {
             sent.with_context(|| format!("cannot ask balancer PID {pid} (run this as root)"))?

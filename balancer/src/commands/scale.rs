@@ -10,6 +10,8 @@ use balancer_steering::{
     steering::Store,
 };
 
+use rustix::process::Signal;
+
 use super::request::{Asked, ask, state_of};
 use crate::{cli::ScaleArgs, commands::open_group, error::UsageError, render::say};
 
@@ -30,7 +32,7 @@ pub fn scale(args: &ScaleArgs, store: &Store) -> Result<()> {
     let otherwise =
         "start or end them; start or end some yourself, and those that come are steered";
     let Asked { agent, before } =
-        ask(&mut steering, otherwise, |state| state.wanted = Some(wanted))?;
+        ask(&mut steering, Signal::USR1, otherwise, |state| state.wanted = Some(wanted))?;
     let (name, pid) = (steering.name(), agent.pid);
     say(format_args!("{name}: {} workers, and {wanted} are asked for", before.workers))?;
     if before.is_reloading() {
@@ -43,7 +45,10 @@ pub fn scale(args: &ScaleArgs, store: &Store) -> Result<()> {
         let members = steering.snapshot()?.members;
         if state.wanted.is_none() {
             if state.workers != wanted {
-                bail!("balancer PID {pid} keeps {} workers, and has said why", state.workers);
+                bail!(
+                    "balancer PID {pid} keeps {} workers: its output says why, unless another command wanted that",
+                    state.workers
+                );
             }
             let far = Far::of(&members);
             if far.serving >= wanted && far.starting + far.leaving == 0 {

@@ -1,7 +1,7 @@
 //! More workers, or fewer: those that are added start as others do, those that are taken away finish their
 //! connections as those that a reload replaces.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use anyhow::{Context as _, Result};
 use balancer_steering::affinity;
@@ -36,7 +36,11 @@ impl Supervisor {
     /// Under the group's lock. Those who wait for it are told how many there are to be.
     pub(super) fn try_scale(&mut self, count: usize) {
         let before = self.wanted;
-        let scaled = if count > before { self.grow(count) } else { self.shrink(count) };
+        let scaled = match count.cmp(&before) {
+            Ordering::Greater => self.grow(count),
+            Ordering::Equal => Ok(()),
+            Ordering::Less => self.shrink(count),
+        };
         match scaled {
             Ok(()) => {
                 self.wanted = count;
@@ -48,8 +52,13 @@ impl Supervisor {
                 self.notices.push_back(Notice::Complaint(line));
             }
         }
-        let workers = u32::try_from(self.wanted).unwrap_or(u32::MAX);
-        self.tell(move |state| (state.workers, state.wanted) = (workers, None));
+        let [workers, heard] =
+            [self.wanted, count].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        self.tell(move |state| {
+            state.workers = workers;
+            // Somebody may want something else by now.
+            state.wanted = state.wanted.filter(|&wanted| wanted != heard);
+        });
     }
 
     fn grow(&mut self, count: usize) -> Result<()> {

@@ -100,11 +100,24 @@ fn one_that_dies_after_it_was_added_is_started_again_and_one_that_was_taken_away
 }
 
 #[test]
+fn of_commands_at_once_one_has_its_way_and_none_is_taken_for_a_reload() {
+    Host::with(|host| {
+        let running = run(host, &["--workers", "1"]);
+        let scaling = ["4", "3", "4", "3"].map(|count| host.start(&["scale", count]));
+        scaling.into_iter().for_each(|command| drop(command.ended()));
+        wait_until("one of both", || [3, 4].contains(&host.workers(None).len()));
+        assert_eq!(host.workers(None).len(), live(host));
+        let ended = running.stop();
+        assert!(!ended.stdout.contains("reloading"), "{ended:?}");
+    });
+}
+
+#[test]
 fn fewer_are_refused_where_balancer_does_not_choose_and_all_stay() {
     Host::with(|host| {
         let running = run(host, &["--workers", "2", "--policy", "kernel"]);
         let refusal = host.fail(1, &["scale", "1"]);
-        assert!(refusal.contains("keeps 2 workers, and has said why"), "{refusal}");
+        assert!(refusal.contains("keeps 2 workers: its output says why"), "{refusal}");
         assert_eq!(live(host), 2);
         let ended = running.stop();
         assert!(ended.stderr.contains("2 workers stay, and not 1: under the policy kernel"));
