@@ -1,6 +1,5 @@
 //! What README.md and docs/ show is so: commands run in order, page by page, and answer what the page shows
-//! but for figures; commands that cannot run here are at least accepted by the command line; and the
-//! reference names every verb and every option.
+//! but for figures; and commands that cannot run here are at least accepted by the command line.
 //!
 //! A page runs as a reader would type it, in blocks of `sh` or `console` that are not marked `ignore`. In a
 //! page the PIDs 4711, 4712 and so on stand for the workers, by slot.
@@ -326,62 +325,6 @@ fn only_options_of_the_policy_are_listed_as_such() {
     let headed = run.get_arguments().filter(|argument| argument.get_help_heading().is_some());
     let headed: Vec<&str> = headed.filter_map(|argument| argument.get_long()).collect();
     assert_eq!(headed, ["load", "avoid-stalled", "slow-start", "max-share", "observe", "no-count"]);
-}
-
-/// Whether there is code that begins with this option.
-fn names(text: &str, option: &str) -> bool {
-    text.split('`').any(|code| code.split(' ').next() == Some(&format!("--{option}")))
-}
-
-#[test]
-fn the_reference_has_every_verb_and_every_option() {
-    let reference = fs::read_to_string(root().join("docs/reference.md")).unwrap();
-    let (general, _) = reference.split_once("\n## balancer ").unwrap();
-    let command = Cli::command();
-    let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
-    let global: Vec<&str> = shown.filter_map(|argument| argument.get_long()).collect();
-    for option in &global {
-        assert!(names(general, option), "--{option}");
-    }
-    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
-        let name = verb.get_name();
-        let section = reference.split_once(&format!("\n## balancer {name}\n"));
-        let (_, section) = section.unwrap_or_else(|| panic!("no section on {name}"));
-        let section = section.split("\n## ").next().unwrap_or_default();
-        for option in verb.get_arguments().filter_map(|argument| argument.get_long()) {
-            assert!(names(section, option), "{name}: --{option}");
-        }
-    }
-}
-
-/// The names of all fields, of objects in objects too.
-fn fields(value: &Value) -> Vec<String> {
-    match value {
-        Value::Array(items) => items.iter().flat_map(fields).collect(),
-        Value::Object(object) => object
-            .iter()
-            .flat_map(|(name, value)| [vec![name.clone()], fields(value)].concat())
-            .collect(),
-        _ => Vec::new(),
-    }
-}
-
-#[test]
-fn the_reference_has_every_field_of_the_json() {
-    Host::with(|host| {
-        let reference = fs::read_to_string(root().join("docs/reference.md")).unwrap();
-        let running = host.run(&["--workers", "1"]);
-        for verb in ["status", "groups"] {
-            let section = reference.split_once(&format!("\n### {verb} --json\n")).unwrap().1;
-            let section = section.split("\n## ").next().unwrap_or_default();
-            let json = serde_json::from_str(&host.succeed(&[verb, "--json"])).unwrap();
-            for field in fields(&json) {
-                let named = [format!("{field}`"), format!("`{field}[]."), format!("`{field}.")];
-                assert!(named.iter().any(|name| section.contains(name)), "{verb}: {field}");
-            }
-        }
-        running.stop();
-    });
 }
 
 #[test]

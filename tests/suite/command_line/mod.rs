@@ -18,6 +18,7 @@ mod lifecycle;
 mod meanwhile;
 mod metrics;
 mod never_waits;
+mod reference;
 mod refusals;
 mod reload;
 mod report;
