@@ -188,11 +188,14 @@ fn slots(group: &str, members: &[MemberInfo], whom: &[Who]) -> Result<Vec<u32>, 
 
 /// Somebody is not among members, of which these are the slots and PIDs.
 pub fn unknown(group: &str, members: impl Iterator<Item = (u32, u32)>, who: Who) -> Refusal {
-    let mut there: Vec<u32> =
-        members.map(|(slot, pid)| if who.pid().is_some() { pid } else { slot }).collect();
-    there.sort_unstable();
-    there.dedup();
-    let there = there.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let mut there: Vec<String> = Vec::new();
+    for (slot, pid) in members {
+        let one = if who.pid().is_some() { pid } else { slot }.to_string();
+        if !there.contains(&one) {
+            there.push(one);
+        }
+    }
+    let there = there.join(", ");
     Refusal::Unknown { who, group: group.to_owned(), there }
 }
 

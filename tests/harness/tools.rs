@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     fs::{self, OpenOptions},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use balancer_steering::kernel::{self, Release};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 /// Whether the running kernel is of this release or newer. If not, the test that asks is skipped, and
 /// says so; if so, it shall fail where the kernel lacks something.
@@ -64,10 +65,18 @@ fn find(program: &str) -> Option<PathBuf> {
     directories.map(|directory| directory.join(program)).find(|path| Path::is_file(path))
 }
 
-/// Whether a process has a file or directory open, as one has that it waits to lock.
+/// Whether a process has a file open, or a directory in order to lock it: who lists one opens it too, for a moment.
 pub fn has_open(process: u32, place: &Path) -> bool {
+    let lists = |fd: &OsStr| {
+        let info = fs::read_to_string(Path::new(&format!("/proc/{process}/fdinfo")).join(fd));
+        let info = info.unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+        flags.is_none_or(|flags| flags & OFlags::DIRECTORY.bits() != 0)
+    };
     let fds = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
-    fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|open| open == place)
+    let mut opened = fds.filter(|fd| fs::read_link(fd.path()).is_ok_and(|open| open == place));
+    opened.any(|fd| !lists(&fd.file_name()))
 }
 
 /// Makes a FIFO: who opens it waits until somebody opens the other end.

@@ -35,6 +35,14 @@ impl Supervisor {
 
     /// Under the group's lock. Those who wait for it are told how many there are to be.
     pub(super) fn try_scale(&mut self, count: usize) {
+        if self.stopping || self.failed {
+            return;
+        }
+        // One may have begun since.
+        if self.reload.is_some() {
+            self.scale = Some(count);
+            return;
+        }
         let before = self.wanted;
         let scaled = match count.cmp(&before) {
             Ordering::Greater => self.grow(count),

@@ -274,7 +274,8 @@ fn a_command_that_waited_for_a_group_given_back_meanwhile_changes_nothing() {
         drop(directory);
         let output = command.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("nothing was changed"));
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(complaint.contains("nothing was changed"), "{complaint}");
         running.stop();
     });
 }
