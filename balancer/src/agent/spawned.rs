@@ -88,7 +88,9 @@ impl Spawned {
             Notice::NeverReady(_) if self.stopping => {}
             Notice::NeverReady(how) => {
                 self.failed = Some(how);
-                self.until = Some(Instant::now() + GIVING_UP);
+                // Those that serve may finish.
+                let time = if self.ready { self.ending.kill_after } else { Some(GIVING_UP) };
+                self.until = time.map(|time| Instant::now() + time);
                 self.stopping = true;
                 self.supervisor.stop();
             }
@@ -135,7 +137,9 @@ impl Kind for Spawned {
             notice = self.supervisor.next() => self.hear(notice, console),
             () = sleep_until(until), if self.until.is_some() => {
                 self.until = None;
-                if let Ending { signal, kill_after: Some(time) } = self.ending {
+                if let Ending { signal, kill_after: Some(time) } = self.ending
+                    && self.ready
+                {
                     let running = self.supervisor.running();
                     console.complain(&format!(
                         "{running} workers have not ended within {time:?} of {signal}, and are killed"

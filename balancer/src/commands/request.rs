@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use balancer_steering::{agent_record::AgentState, process::Identity, steering::Steering};
+use procfs::process::Process;
 use rustix::{
     io::Errno,
     process::{Signal, pidfd_send_signal},
@@ -37,12 +38,18 @@ pub fn ask(
     let Some((agent, handle)) = steering.agent()? else {
         bail!(
             "balancer PID {}, which ran {}, is gone; take it over first, with the command that began it \
-             and --takeover: balancer run --listen {} --takeover",
+             and --takeover, but without --workers if it was scaled: balancer run --listen {} --takeover",
             group.agent.pid,
             steering.name(),
             group.identity.address
         );
     };
+    if !catches(agent.pid, signal) {
+        bail!(
+            "balancer PID {} is of an earlier build, which does not know this; start it anew first",
+            agent.pid
+        );
+    }
     let before = steering.agent_state()?;
     // Else what a signal means would depend on where the agent was started.
     steering.tell(note)?;
@@ -55,6 +62,14 @@ pub fn ask(
         }
     }
     Ok(Asked { agent, before })
+}
+
+/// Whether a process has a handler for a signal; else it would end it.
+fn catches(pid: u32, signal: Signal) -> bool {
+    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
+    let caught = process.and_then(|process| process.status().ok()).map(|status| status.sigcgt);
+    let bit = u32::try_from(signal.as_raw()).ok().and_then(|number| number.checked_sub(1));
+    caught.zip(bit).is_none_or(|(caught, bit)| caught >> bit & 1 == 1)
 }
 
 /// What an agent tells: whole, though it be written just now; also of a group whose pins are gone.

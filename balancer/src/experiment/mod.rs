@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep};
 
 use self::{generator::Generator, reading::Reading};
 pub use self::{progress::Progress, stopping::Stopping, temporary::Temporary};
+use crate::rules;
 
 /// How often requests in flight are looked at.
 const SAMPLING: Duration = Duration::from_millis(100);
@@ -69,6 +70,9 @@ pub enum Ended {
     /// The operator wants something else.
     #[error("another command changed the policy or gave the group back; that is left as it is")]
     Superseded,
+    /// Its workers come or go.
+    #[error("{0}")]
+    Unfit(rules::Refusal),
     /// The server suffers.
     #[error("under {policy} {alarm}")]
     Alarm {
@@ -132,6 +136,12 @@ impl Running<'_> {
     /// Runs one. `clean`: under the baseline no connection was refused.
     async fn block(&mut self, turn: Turn, guard: &Guard, clean: bool) -> Outcome {
         let (policy, options) = self.setting.policies[turn.policy];
+        // Workers may have been drained or replaced since the last block.
+        let (group, members) = (self.steering.group()?, self.steering.snapshot()?.members);
+        let reloading = group.agent.is_alive() && self.steering.agent_state()?.is_reloading();
+        if let Err(why) = rules::check_policy(self.steering.name(), policy, &members, reloading) {
+            return Ok(Err(Ended::Unfit(why)));
+        }
         if !self.experiment.switch(self.steering, policy, options)? {
             return Ok(Err(Ended::Superseded));
         }

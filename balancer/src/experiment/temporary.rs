@@ -22,7 +22,7 @@ use rustix::process::{Signal, kill_process};
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long requests in flight may take at the end, until the second signal.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The process that steers meanwhile.
 pub struct Temporary(Child);

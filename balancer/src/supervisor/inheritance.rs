@@ -110,9 +110,15 @@ impl Inheritance {
 
     /// Which of so many workers those that serve go on as, each as the one that it was; then those that are left.
     fn places(&self, count: usize) -> Vec<usize> {
-        let mut places: Vec<Option<usize>> = (0..count).map(Some).collect();
-        keep(&mut places, self.numbers.iter().copied());
-        places.into_iter().flatten().collect()
+        let known = self.numbers.iter().copied().chain(std::iter::repeat(None)).take(count);
+        let mut taken = vec![false; count];
+        let claim = |number: Option<usize>| {
+            let place = taken.get_mut(number?)?;
+            (!std::mem::replace(place, true)).then_some(number?)
+        };
+        let claimed: Vec<Option<usize>> = known.map(claim).collect();
+        let mut free = (0..count).filter(|&place| !taken[place]);
+        claimed.into_iter().filter_map(|place| place.or_else(|| free.next())).collect()
     }
 }
 
@@ -282,6 +288,8 @@ mod tests {
         // Somebody else's number, twice, and one of a group that was larger.
         inheritance.numbers = vec![Some(1), Some(1)];
         assert_eq!(inheritance.places(3), [1, 0, 2]);
+        inheritance.numbers = vec![None, None, Some(0)];
+        assert_eq!(inheritance.places(3), [1, 2, 0]);
         inheritance.numbers = vec![None, Some(9)];
         assert_eq!(inheritance.places(3), [0, 1, 2]);
     }

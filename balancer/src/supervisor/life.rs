@@ -8,7 +8,7 @@ use super::{
     Notice, Supervisor,
     agenda::Duty,
     events::{Event, Told},
-    worker::{self, Running},
+    worker::{self, EARLY, Running},
 };
 use balancer_steering::{discovery::Bound, process::Identity};
 
@@ -199,14 +199,12 @@ impl Supervisor {
             return;
         }
         let first = worker.first && self.unready > 0;
-        match self.start_process(index, Duration::ZERO) {
+        let settle = if worker.joins { EARLY } else { Duration::ZERO };
+        match self.start_process(index, settle) {
             Ok(running) => self.workers[index].running = Some(running),
             Err(error) if first => self.fail(format!("{error:#}")),
             Err(error) => {
-                let Some(delay) = self.workers[index].again_in(Duration::ZERO) else {
-                    return self
-                        .fail(too_often(&format!("worker {index} cannot be started: {error:#}")));
-                };
+                let delay = self.workers[index].backoff.after(Duration::ZERO);
                 self.schedule(Duty::Start(index), delay);
                 let delay = delay.as_millis();
                 self.notices.push_back(Notice::Died(format!(

@@ -124,7 +124,7 @@ impl Supervisor {
         }
         if !policy.steers() {
             bail!(
-                "under the policy {} balancer does not choose, so no worker can be replaced without \
+                "under the policy {} balancer does not choose, so workers cannot come or go without \
                  losing connections; switch first, for example: balancer policy hash --group {name}",
                 policy.name()
             );
@@ -304,7 +304,7 @@ impl Supervisor {
         let Some(reload) = &mut self.reload else { return };
         reload.turns.retain(|turn| turn.index != index);
         reload.replaced += 1;
-        let (total, replaced) = (self.workers.len(), reload.replaced);
+        let (total, replaced) = (self.wanted, reload.replaced);
         self.tell(move |state| state.replaced = u32::try_from(replaced).unwrap_or(u32::MAX));
         let place = self.places().find(|(other, ..)| *other == index);
         if let Some((_, slot, process)) = place {
@@ -360,7 +360,7 @@ impl Supervisor {
                 self.dismiss(index, successor);
             }
         }
-        let total = self.workers.len();
+        let total = self.wanted;
         let line = format!("the reload stopped at {replaced} of {total} workers: {why}");
         self.notices.push_back(Notice::Complaint(line));
         self.tell(move |state| state.end(Some(why.clone())));

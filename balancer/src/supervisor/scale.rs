@@ -3,8 +3,9 @@
 
 use std::{cmp::Ordering, time::Duration};
 
-use anyhow::{Context as _, Result};
-use balancer_steering::affinity;
+use anyhow::{Context as _, Result, bail};
+use balancer_common::record::SlotState;
+use balancer_steering::{affinity, steering::Member, weight::Weight};
 
 use super::{
     Notice, Supervisor,
@@ -40,7 +41,7 @@ impl Supervisor {
         }
         // One may have begun since.
         if self.reload.is_some() {
-            self.scale = Some(count);
+            self.scale.get_or_insert(count);
             return;
         }
         let before = self.wanted;
@@ -70,16 +71,20 @@ impl Supervisor {
     }
 
     fn grow(&mut self, count: usize) -> Result<()> {
+        // A socket that is to be handed over listens before its worker runs.
+        if !self.template.job.binds() {
+            self.check_steered()?;
+        }
         descriptors::raise(count, self.template.job.descriptors())?;
         while self.workers.len() < count {
             let plan = self.plan_of_another()?;
             self.workers.push(Worker { first: false, ..Worker::new(plan) });
         }
         for index in self.wanted..count {
-            self.workers[index].joins = true;
-            if !self.workers[index].is_kept() && !self.agenda.starts(index) {
-                self.schedule(Duty::Start(index), Duration::ZERO);
-            }
+            // Nothing is left of who had its number before, but perhaps a process that finishes.
+            let plan = WorkerPlan { weight: Weight::ONE, ..self.workers[index].plan.clone() };
+            self.workers[index] = Worker { first: false, joins: true, ..Worker::new(plan) };
+            self.schedule(Duty::Start(index), Duration::ZERO);
         }
         Ok(())
     }
@@ -98,6 +103,14 @@ impl Supervisor {
         self.check_steered()?;
         let surplus = count..self.wanted;
         let slots = |worker: &Worker| worker.running.as_ref().filter(|r| r.ready)?.slot;
+        let stay: Vec<u32> = self.workers[..count].iter().filter_map(slots).collect();
+        let is_live = |member: &Member| member.state == SlotState::Live;
+        let members = self.steering()?.members()?;
+        if !members.iter().any(|member| stay.contains(&member.slot) && is_live(member)) {
+            bail!(
+                "nobody of the first {count} gets connections; resume one, or wait until one is ready"
+            );
+        }
         let slots: Vec<u32> = self.workers[surplus.clone()].iter().filter_map(slots).collect();
         self.seats.retire(&slots).context("their slots cannot be taken out")?;
         self.agenda.forget(|duty| matches!(duty, Duty::Start(index) if surplus.contains(index)));

@@ -105,8 +105,10 @@ fn of_commands_at_once_one_has_its_way_and_none_is_taken_for_a_reload() {
         let running = run(host, &["--workers", "1"]);
         let scaling = ["4", "3", "4", "3"].map(|count| host.start(&["scale", count]));
         scaling.into_iter().for_each(|command| drop(command.ended()));
-        wait_until("one of both", || [3, 4].contains(&host.workers(None).len()));
-        assert_eq!(host.workers(None).len(), live(host));
+        wait_until("one of both", || {
+            let workers = host.workers(None).len();
+            [3, 4].contains(&workers) && workers == live(host)
+        });
         let ended = running.stop();
         assert!(!ended.stdout.contains("reloading"), "{ended:?}");
     });
@@ -121,6 +123,42 @@ fn fewer_are_refused_where_balancer_does_not_choose_and_all_stay() {
         assert_eq!(live(host), 2);
         let ended = running.stop();
         assert!(ended.stderr.contains("2 workers stay, and not 1: under the policy kernel"));
+    });
+}
+
+#[test]
+fn fewer_are_refused_if_nobody_of_those_that_stay_gets_connections() {
+    Host::with(|host| {
+        let running = run(host, &["--workers", "2"]);
+        let first = host.workers(Some("live"))[0].to_string();
+        host.succeed(&["drain", &first]);
+        host.fail(1, &["scale", "1"]);
+        host.succeed(&["resume", &first]);
+        host.succeed(&["scale", "1"]);
+        let ended = running.stop();
+        assert!(ended.stderr.contains("nobody of the first 1 gets connections"), "{ended:?}");
+    });
+}
+
+#[test]
+fn one_that_is_added_again_and_cannot_start_ends_nobody_else() {
+    Host::with(|host| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let script = format!(
+            "test $BALANCER_WORKER = 1 && test ! -s {0} && exit 3; sleep 1000",
+            file.path().display()
+        );
+        std::fs::write(file.path(), "x").unwrap();
+        let mut running = run(host, &["--workers", "2", "--", "sh", "-c", &script]);
+        host.succeed(&["scale", "1"]);
+        std::fs::write(file.path(), "").unwrap();
+        let scaling = host.start(&["scale", "2"]);
+        running.wait_for("worker 1 (PID");
+        running.wait_for("starting it again");
+        assert_eq!(live(host), 1);
+        std::fs::write(file.path(), "x").unwrap();
+        assert!(scaling.ended().status.success());
+        running.stop();
     });
 }
 

@@ -138,3 +138,18 @@ fn a_signal_that_gives_no_time_to_finish_is_refused() {
         host.refuse(2, &args, &["`KILL` is no signal that asks a server to end", "QUIT"]);
     });
 }
+
+#[test]
+fn those_that_serve_finish_when_another_has_died_too_often() {
+    Host::with(|host| {
+        // Worker 0 takes longer to end than those that never got ready may.
+        let script = "trap 'sleep 6; echo finished; exit 0' TERM
+            if test $BALANCER_WORKER = 1; then sleep 1.2; kill -9 $$; fi
+            while :; do sleep 0.1; done";
+        let args = ["run", "--listen", "127.0.0.1:0", "--workers", "2", "--max-restarts", "0"];
+        let running = host.start(&[&args[..], &["--", "sh", "-c", script]].concat());
+        let ended = running.ended();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert!(ended.stdout.contains("[0] finished"), "{ended:?}");
+    });
+}

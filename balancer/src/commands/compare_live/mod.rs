@@ -86,7 +86,8 @@ pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
     let setting = Setting { plan, policies, max_worse: live.max_worse, load };
     let run = run(&store, &mut steering, &setting, names.clone())?;
     let members = steering.members().unwrap_or_default();
-    temporary.map_or(Ok(()), Temporary::end)?;
+    // What was measured is told first.
+    let given_back = temporary.map_or(Ok(()), Temporary::end);
     let weights = |slot| {
         let member = members.iter().find(|member| member.slot == slot);
         member.map_or(1, |member| member.weight.get())
@@ -105,10 +106,11 @@ pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
         };
         json.write(&(serde_json::to_string(&report).context("cannot write JSON")? + "\n"))?;
     }
+    given_back?;
     Ok(match run.ended {
         None => ExitCode::SUCCESS,
         Some(Ended::Interrupted) => ExitCode::from(INTERRUPTED),
-        Some(Ended::Superseded | Ended::Alarm { .. }) => ExitCode::FAILURE,
+        Some(Ended::Superseded | Ended::Unfit(_) | Ended::Alarm { .. }) => ExitCode::FAILURE,
     })
 }
 

@@ -101,10 +101,10 @@ impl Subject {
                 let listen =
                     args.address.map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
                 let count = workers.to_string();
-                (
-                    ["run", "--listen", &listen, "--workers", &count].map(str::to_owned).into(),
-                    workers,
-                )
+                let run = ["run", "--listen", &listen, "--workers", &count];
+                // A command that cannot run is an error soon, and one that does not end is no reason to stay.
+                let ending = ["--max-restarts", "3", "--kill-after", "10s"];
+                (run.iter().chain(&ending).map(|&word| word.to_owned()).collect(), workers)
             }
         };
         arguments.extend(["--quiet", "--policy", Policy::Kernel.name()].map(str::to_owned));
