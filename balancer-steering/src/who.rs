@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr};
 pub enum Who {
     /// `4711`: all members of this process.
     Pid(u32),
-    /// `slot:3`: the member in this slot, whoever that is.
+    /// `slot:3`: the member that is in this slot at that time.
     Slot(u32),
 }
 

@@ -16,7 +16,7 @@ use crate::{
 /// All that was measured.
 #[derive(Serialize)]
 pub struct Report {
-    /// Where and when.
+    /// The machine, and the time.
     pub machine: Machine,
     /// Trials of each contender under each load.
     pub rounds: usize,

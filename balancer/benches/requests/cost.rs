@@ -21,7 +21,7 @@ const EACH: Duration = Duration::from_millis(200);
 /// The nice value with which a process gets nearly all of a CPU.
 const FIRST: i32 = -20;
 
-/// Who is asked.
+/// The server that is asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// The server that is steered, with the tracker off on both sides: what is noise.

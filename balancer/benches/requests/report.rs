@@ -13,7 +13,7 @@ use crate::{
 /// All that was measured.
 #[derive(Serialize)]
 pub struct Report {
-    /// Where and when.
+    /// The machine, and the time.
     pub machine: Machine,
     /// The first table.
     pub accuracy: Vec<Seen>,

@@ -18,10 +18,10 @@ use crate::{
     process_tree::{self, ProcessTree},
 };
 
-/// Where what is steered listens; the configurations of nginx say it too.
+/// The address of the servers that are steered; the configurations of nginx have it too.
 pub const STEERED: SocketAddr = local(8080);
 
-/// Where nginx has a server that is not steered.
+/// The address of the server of nginx that is not steered.
 pub const OTHER: SocketAddr = local(8082);
 
 /// What nginx passes requests to.

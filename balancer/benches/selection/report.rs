@@ -18,7 +18,7 @@ use crate::{
 /// All that was measured.
 #[derive(Serialize)]
 pub struct Report {
-    /// Where and when.
+    /// The machine, and the time.
     pub machine: Machine,
     /// Connections a policy and round.
     connections: u64,

@@ -8,7 +8,7 @@ use rustix::{
     process::{Signal, pidfd_send_signal},
 };
 
-/// Who was asked.
+/// An agent that was asked for something.
 pub struct Asked {
     /// The agent.
     pub agent: Identity,
@@ -20,7 +20,7 @@ pub struct Asked {
 /// `otherwise` ends that sentence.
 ///
 /// # Errors
-/// Returns an error if there is no agent of workers that it has started, or it cannot be asked.
+/// Returns an error if balancer did not start the workers, or their agent is gone or cannot be asked.
 pub fn ask(
     steering: &mut Steering,
     signal: Signal,

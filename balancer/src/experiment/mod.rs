@@ -33,7 +33,7 @@ use tokio::time::{Instant, sleep};
 
 use self::{generator::Generator, reading::Reading};
 pub use self::{progress::Progress, stopping::Stopping, temporary::Temporary};
-use crate::rules;
+use crate::rules::{self, Refusal};
 
 /// How often requests in flight are looked at.
 const SAMPLING: Duration = Duration::from_millis(100);
@@ -51,6 +51,16 @@ pub struct Setting {
     pub max_worse: f64,
     /// The command of the load generator.
     pub load: Option<String>,
+}
+
+/// Whether a group may be switched to a policy as its workers are now.
+///
+/// # Errors
+/// Returns an error if the group cannot be read.
+pub fn fits(steering: &Steering, policy: Policy) -> Result<std::result::Result<(), Refusal>> {
+    let reloading = steering.group()?.agent.is_alive() && steering.agent_state()?.is_reloading();
+    let members = steering.snapshot()?.members;
+    Ok(rules::check_policy(steering.name(), policy, &members, reloading))
 }
 
 /// What came of it.
@@ -72,7 +82,7 @@ pub enum Ended {
     Superseded,
     /// Its workers come or go.
     #[error("{0}")]
-    Unfit(rules::Refusal),
+    Unfit(Refusal),
     /// The server suffers.
     #[error("under {policy} {alarm}")]
     Alarm {
@@ -137,9 +147,7 @@ impl Running<'_> {
     async fn block(&mut self, turn: Turn, guard: &Guard, clean: bool) -> Outcome {
         let (policy, options) = self.setting.policies[turn.policy];
         // Workers may have been drained or replaced since the last block.
-        let (group, members) = (self.steering.group()?, self.steering.snapshot()?.members);
-        let reloading = group.agent.is_alive() && self.steering.agent_state()?.is_reloading();
-        if let Err(why) = rules::check_policy(self.steering.name(), policy, &members, reloading) {
+        if let Err(why) = fits(self.steering, policy)? {
             return Ok(Err(Ended::Unfit(why)));
         }
         if !self.experiment.switch(self.steering, policy, options)? {

@@ -32,9 +32,8 @@ use super::compare::{INTERRUPTED, Output};
 use crate::{
     cli::{CompareArgs, LiveArgs},
     error::UsageError,
-    experiment::{Ended, Progress, Run, Running, Setting, Stopping, Temporary},
+    experiment::{self, Ended, Progress, Run, Running, Setting, Stopping, Temporary},
     render::{policy::policy_line, say},
-    rules,
 };
 
 /// What takes turns unless other policies are named, as far as the group can have them.
@@ -76,10 +75,8 @@ pub fn compare(args: &CompareArgs, bpffs: &Path) -> Result<ExitCode> {
 
     let (mut steering, temporary) = subject.steer(live, args.workers, bpffs)?;
     let group = steering.group()?;
-    let members = steering.snapshot()?.members;
-    let reloading = group.agent.is_alive() && steering.agent_state()?.is_reloading();
     for (policy, _) in &policies {
-        rules::check_policy(steering.name(), *policy, &members, reloading)?;
+        experiment::fits(&steering, *policy)??;
     }
     let address = reachable(group.identity.address).to_string();
     let load = live.load.as_ref().map(|command| command.replace("{address}", &address));

@@ -92,24 +92,26 @@ impl Subject {
         workers: Option<usize>,
         bpffs: &Path,
     ) -> Result<(Steering, Option<Temporary>)> {
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         let (mut arguments, members) = match self {
             Self::Steered(steering, _) => return Ok((*steering, None)),
-            Self::Unsteered(address, _) => (vec!["attach".to_owned(), address.to_string()], 1),
+            Self::Unsteered(address, _) => (words(&["attach", &address.to_string()]), 1),
             Self::Command => {
                 let workers = workers.map_or_else(|| available_parallelism().map(NonZero::get), Ok);
                 let workers = workers.context("cannot count the CPUs")?;
                 let listen =
                     args.address.map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
-                let count = workers.to_string();
-                let run = ["run", "--listen", &listen, "--workers", &count];
-                // A command that cannot run is an error soon, and one that does not end is no reason to stay.
-                let ending = ["--max-restarts", "3", "--kill-after", "10s"];
-                (run.iter().chain(&ending).map(|&word| word.to_owned()).collect(), workers)
+                let mut run =
+                    words(&["run", "--listen", &listen, "--workers", &workers.to_string()]);
+                // If the command cannot run that is soon an error, and if it does not end it is killed.
+                run.extend(words(&["--max-restarts", "3", "--kill-after", "10s"]));
+                (run, workers)
             }
         };
-        arguments.extend(["--quiet", "--policy", Policy::Kernel.name()].map(str::to_owned));
-        arguments.extend(args.self_bind.then(|| "--self-bind".to_owned()));
-        let mut arguments: Vec<OsString> = arguments.into_iter().map(OsString::from).collect();
+        arguments.extend(words(&["--quiet", "--policy", Policy::Kernel.name()]));
+        if args.self_bind {
+            arguments.push("--self-bind".into());
+        }
         if !args.command.is_empty() {
             arguments.push("--".into());
             arguments.extend(args.command.iter().cloned());
