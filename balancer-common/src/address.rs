@@ -34,8 +34,15 @@ impl Address {
     /// connections from one address anyway.
     #[inline(always)]
     pub const fn hash(self) -> u32 {
+        let [high, low] = self.halves();
+        (draw::mix(draw::mix(high) ^ low) >> 32) as u32
+    }
+
+    /// The two halves, as numbers.
+    #[inline(always)]
+    pub const fn halves(self) -> [u64; 2] {
         let [a, b, c, d] = self.0;
-        (draw::mix(draw::mix(pair(a, b)) ^ pair(c, d)) >> 32) as u32
+        [pair(a, b), pair(c, d)]
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`control`]: the one word that says which table is live.
 //! - [`table`]: where a position's slot is stored.
 //! - [`draw`]: how a policy turns what it looks at into a position.
+//! - [`flow`]: what UDP has in place of connections.
 //! - [`histogram`]: where a time is counted.
 //! - [`load`]: how much a slot has to do, and who has less.
 //! - [`stall`]: whether a queue stands still.
@@ -17,6 +18,7 @@
 pub mod address;
 pub mod control;
 pub mod draw;
+pub mod flow;
 pub mod histogram;
 pub mod load;
 pub mod record;
@@ -26,7 +28,7 @@ pub mod table;
 
 /// Version of everything in this crate that two builds of balancer must agree on to share pins.
 /// Raise it with every change of a record, a limit or a map.
-pub const LAYOUT_VERSION: u32 = 9;
+pub const LAYOUT_VERSION: u32 = 10;
 
 /// The most members a group's table may hold.
 pub const MAX_MEMBERS: u32 = 1024;
@@ -58,9 +60,9 @@ pub mod maps {
     pub const TABLE: &str = "TABLE";
     /// `ARRAY`, one word: which half is live, see [`crate::control`].
     pub const CONTROL: &str = "CONTROL";
-    /// `ARRAY`, five words: the counters of the rotations, for SYNs and for ACKs that may bring a SYN
+    /// `ARRAY`, six words: the counters of the rotations, for SYNs and for ACKs that may bring a SYN
     /// cookie back; when one last did (jiffies); where the addresses of the members' sockets are; and
-    /// when a packet was last looked at before its delivery (jiffies).
+    /// when a packet was last looked at before its delivery (jiffies); and how many sets of flows were swept.
     pub const CURSOR: &str = "CURSOR";
     /// `PERCPU_ARRAY`, two words: the state of this CPU's random numbers, or its own counts of turns, as
     /// in `CURSOR`.
@@ -83,6 +85,8 @@ pub mod maps {
     /// `PERCPU_ARRAY`: the last [`crate::record::EARLY_LOOKS`] [`crate::record::EarlyLook`]s, and one more
     /// whose first word says how many there were.
     pub const EARLY: &str = "EARLY";
+    /// `ARRAY`: sets of [`crate::record::Flow`]s, see [`crate::flow`]; may be mapped into memory.
+    pub const FLOWS: &str = "FLOWS";
     /// `HASH`: cookie of a member's socket → its slot.
     pub const SLOTS: &str = "SLOTS";
     /// Ring buffer of aya-log.
@@ -120,8 +124,8 @@ pub mod maps {
 
     /// Every map of a group, in the order in which they are pinned. `GROUP` is last: where it
     /// is readable, the others are there.
-    pub const ALL: [&str; 15] = [
-        SOCKETS, TABLE, CONTROL, CURSOR, RANDOM, COUNTERS, MISSES, LOAD, REPORTED, EARLY, SLOTS,
-        MEMBERS, AGENT, LOGS, GROUP,
+    pub const ALL: [&str; 16] = [
+        SOCKETS, TABLE, CONTROL, CURSOR, RANDOM, COUNTERS, MISSES, LOAD, REPORTED, EARLY, FLOWS,
+        SLOTS, MEMBERS, AGENT, LOGS, GROUP,
     ];
 }

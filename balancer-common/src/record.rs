@@ -24,6 +24,28 @@ pub struct Misses {
     /// Slots that the kernel refused for another reason than being empty, and choices for which a
     /// map could not be read. Not zero means a defect: of balancer, or of who wrote its maps.
     pub errors: u64,
+    /// Assured flows that gave their place to new ones: the table is too small.
+    pub evicted: u64,
+    /// Others that did so.
+    pub evicted_unassured: u64,
+}
+
+/// A flow; or, at the head of a set, its lock in `key`: see [`crate::flow`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow {
+    /// Who the client is; 0 for none.
+    pub key: u64,
+    /// Cookie of the socket that it was given to.
+    pub tenant: u64,
+    /// When somebody last sent, in ticks.
+    pub seen: u32,
+    /// The slot of that socket.
+    pub slot: u16,
+    /// 0 before the client has sent; then see [`crate::flow::asked`].
+    pub asked: u8,
+    /// 1 once the worker has.
+    pub answered: u8,
 }
 
 /// Who a group is and how it is steered; written by userspace alone.
@@ -71,6 +93,12 @@ pub struct GroupRecord {
     pub observed: u8,
     /// The largest share of the choices that a member gets, in percent; 0 for no limit.
     pub max_share: u8,
+    /// Sets of the table of flows; 0 where each datagram is a choice.
+    pub flow_sets: u32,
+    /// How long a flow lasts in which nobody sends, in milliseconds.
+    pub flow_timeout: u32,
+    /// What the keys of its flows are made with, so that nobody else can make them.
+    pub flow_seed: u64,
 }
 
 /// Life of a slot.
@@ -281,6 +309,16 @@ pub struct Settings {
     pub cpus: u32,
     /// The largest share of the choices that a member gets, in percent; 0 for no limit.
     pub max_share: u32,
+    /// Sets of the table of flows; 0 where each datagram is a choice.
+    pub flow_sets: u32,
+    /// How long an assured flow lasts in which nobody sends, in ticks of [`crate::flow`].
+    pub flow_assured: u32,
+    /// As above, another.
+    pub flow_unassured: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// What the keys of flows are made with.
+    pub flow_seed: u64,
 }
 
 /// Where the running kernel keeps what the programs read out of its sockets: offsets in octets, from
@@ -348,17 +386,18 @@ pub struct AgentRecord {
 }
 
 const _: () = assert!(size_of::<SlotCounters>() == 24);
-const _: () = assert!(size_of::<Misses>() == 16);
-const _: () = assert!(size_of::<GroupRecord>() == 72);
+const _: () = assert!(size_of::<Misses>() == 32);
+const _: () = assert!(size_of::<GroupRecord>() == 88);
 const _: () = assert!(size_of::<MemberRecord>() == 48);
 const _: () = assert!(size_of::<AgentRecord>() == 40 + WHY_BYTES);
 const _: () = assert!(size_of::<LoadRecord>() == 128);
 const _: () = assert!(size_of::<Tag>() == 16);
 const _: () = assert!(size_of::<Place>() == 48);
-const _: () = assert!(size_of::<Settings>() == 32);
+const _: () = assert!(size_of::<Settings>() == 56);
 const _: () = assert!(size_of::<Offsets>() == 44);
 const _: () = assert!(size_of::<EarlyLook>() == 16);
 const _: () = assert!(size_of::<Watch>() == 16);
+const _: () = assert!(size_of::<Flow>() == 24);
 const _: () = assert!(size_of::<RequestTimes>() == 3 * 8 * BUCKETS);
 
 #[cfg(feature = "user")]

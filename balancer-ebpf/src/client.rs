@@ -67,7 +67,7 @@ pub fn log(ctx: &SkReuseportContext, position: u32, slot: u32) {
 
 /// Source port of the TCP or UDP header; 0 for a migration, which has no packet.
 #[inline(always)]
-fn source_port(ctx: &SkReuseportContext) -> u16 {
+pub fn source_port(ctx: &SkReuseportContext) -> u16 {
     let header = ctx.data();
     if header + size_of::<u16>() > ctx.data_end() {
         return 0;

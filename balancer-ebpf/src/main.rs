@@ -10,6 +10,7 @@ mod client;
 mod count;
 mod drawn;
 mod early;
+mod flow;
 mod least_loaded;
 mod listens;
 mod maps;
@@ -24,8 +25,10 @@ mod steer;
 use aya_ebpf::{
     bindings::sk_action::SK_PASS,
     helpers::bpf_get_smp_processor_id,
-    macros::{btf_tracepoint, cgroup_sock, sk_reuseport, sock_ops},
-    programs::{BtfTracePointContext, SkReuseportContext, SockContext, SockOpsContext},
+    macros::{btf_tracepoint, cgroup_sock, cgroup_sock_addr, sk_reuseport, sock_ops},
+    programs::{
+        BtfTracePointContext, SkReuseportContext, SockAddrContext, SockContext, SockOpsContext,
+    },
 };
 use balancer_common::draw;
 
@@ -128,6 +131,20 @@ fn bal_count(ctx: SockOpsContext) -> u32 {
 #[cgroup_sock(sock_release)]
 fn bal_release(ctx: SockContext) -> i32 {
     count::release(&ctx);
+    1
+}
+
+/// Not a policy: a worker sends a datagram to an IPv4 address.
+#[cgroup_sock_addr(sendmsg4)]
+fn bal_answered4(ctx: SockAddrContext) -> i32 {
+    flow::answered(&ctx, true);
+    1
+}
+
+/// Not a policy: the same to an IPv6 address.
+#[cgroup_sock_addr(sendmsg6)]
+fn bal_answered6(ctx: SockAddrContext) -> i32 {
+    flow::answered(&ctx, false);
     1
 }
 

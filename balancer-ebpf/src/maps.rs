@@ -19,11 +19,11 @@ use aya_ebpf::{
 use balancer_common::{
     MAX_GROUPS, MAX_MOVED, MAX_SLOTS,
     control::Control,
-    draw,
+    draw, flow,
     load::lower,
     record::{
-        AgentRecord, EARLY_LOOKS, EarlyLook, GroupRecord, LoadRecord, MemberRecords, Misses, Place,
-        RequestTimes, SlotCounters, Tag,
+        AgentRecord, EARLY_LOOKS, EarlyLook, Flow, GroupRecord, LoadRecord, MemberRecords, Misses,
+        Place, RequestTimes, SlotCounters, Tag,
     },
     table,
 };
@@ -40,7 +40,7 @@ static TABLE: Array<u64, { table::WORDS as usize }, { BPF_F_MMAPABLE as usize }>
 static CONTROL: Array<u64, 1> = Array::new();
 
 #[btf_map]
-static CURSOR: Array<u64, 5> = Array::new();
+static CURSOR: Array<u64, 6> = Array::new();
 
 #[btf_map]
 static COUNTERS: PerCpuArray<SlotCounters, { MAX_SLOTS as usize }> = PerCpuArray::new();
@@ -76,6 +76,10 @@ static TRACKER: Array<u64, 3, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 #[btf_map]
 static TIMES: Array<RequestTimes, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+// As long as userspace makes it.
+#[btf_map]
+static FLOWS: Array<Flow, { flow::SET as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 #[btf_map]
 static SLOTS: HashMap<u64, u32, { MAX_SLOTS as usize }> = HashMap::new();
@@ -160,6 +164,9 @@ pub const COOKIES: u32 = 2;
 const POINTERS: u32 = 3;
 /// Of the cursor: when a packet was last looked at before its delivery, in jiffies.
 pub const LOOKED_EARLY: u32 = 4;
+
+/// Of the cursor: how many sets of flows were swept.
+pub const SWEEPS: u32 = 5;
 
 /// A word of the cursor.
 #[inline(always)]
@@ -263,6 +270,13 @@ pub fn load_of(group: u32, slot: u32) -> Option<&'static mut LoadRecord> {
 #[inline(always)]
 pub fn reported(slot: u32) -> Option<u64> {
     REPORTED.get_value(slot, &0).map(read)
+}
+
+/// A flow, or the head of a set of them.
+#[inline(always)]
+pub fn flow(index: u32) -> Option<&'static mut Flow> {
+    // SAFETY: as in `load`.
+    FLOWS.get_ptr_mut(index).map(|flow| unsafe { &mut *flow })
 }
 
 /// The slot of a listener, by its cookie.

@@ -1,7 +1,10 @@
 //! What userspace sets at load, and the verifier knows as constants: a branch that a setting turns
 //! off is not there, and what it would need (CAP_PERFMON) is not asked for.
 
-use balancer_common::record::{Offsets, Settings};
+use balancer_common::{
+    flow::Timeouts,
+    record::{Offsets, Settings},
+};
 
 #[unsafe(no_mangle)]
 static SETTINGS: Settings = Settings {
@@ -13,6 +16,11 @@ static SETTINGS: Settings = Settings {
     group: 0,
     cpus: 1,
     max_share: 0,
+    flow_sets: 0,
+    flow_assured: 0,
+    flow_unassured: 0,
+    reserved: 0,
+    flow_seed: 0,
 };
 
 /// Of the request tracker: which of all that there were.
@@ -90,6 +98,27 @@ pub fn cpus() -> u32 {
 #[inline(always)]
 pub fn max_share() -> u32 {
     setting!(SETTINGS.max_share)
+}
+
+/// Sets of the table of flows; 0 where each datagram is a choice.
+#[inline(always)]
+pub fn flow_sets() -> u32 {
+    setting!(SETTINGS.flow_sets)
+}
+
+/// How long flows last in which nobody sends.
+#[inline(always)]
+pub fn flow_timeouts() -> Timeouts {
+    Timeouts {
+        assured: setting!(SETTINGS.flow_assured),
+        unassured: setting!(SETTINGS.flow_unassured),
+    }
+}
+
+/// What the keys of flows are made with.
+#[inline(always)]
+pub fn flow_seed() -> u64 {
+    setting!(SETTINGS.flow_seed)
 }
 
 /// The epoch of this request tracker.

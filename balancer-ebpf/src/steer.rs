@@ -14,7 +14,7 @@ use crate::{
     client,
     drawn::Draw,
     early::{self, jiffies},
-    least_loaded, maps, migrate,
+    flow, least_loaded, maps, migrate,
     packet::Packet,
     queue, settings,
 };
@@ -41,6 +41,9 @@ pub fn steer(
     {
         return SK_PASS;
     }
+    if settings::flow_sets() != 0 && goes_on(ctx) {
+        return SK_PASS;
+    }
     match choose(ctx, packet, draw).unwrap_or(Outcome::Error) {
         Outcome::Chosen => {}
         Outcome::Fallback => count(|misses| misses.fallback += 1),
@@ -60,6 +63,19 @@ fn unseen_ack(ctx: &SkReuseportContext) -> u32 {
         let _ = maps::select(ctx, slot);
     }
     SK_PASS
+}
+
+/// Whether a datagram goes where its flow is. A function of its own, for the object's size.
+#[inline(never)]
+fn goes_on(ctx: &SkReuseportContext) -> bool {
+    let Some(slot) = flow::known(flow::key(ctx)) else { return false };
+    if maps::select(ctx, slot) != 0 {
+        return false;
+    }
+    if let Some(counters) = maps::counters(slot) {
+        counters.selected += 1;
+    }
+    true
 }
 
 /// What came of a packet.
@@ -220,6 +236,7 @@ pub extern "C" fn bal_refused(slot: u32, empty: u32, reserved: u32) -> u32 {
 #[inline(never)]
 fn taken(ctx: &SkReuseportContext, packet: u64, slot: u32, at: u32) {
     let packet = Packet::from_word(packet);
+    let slot = if settings::flow_sets() != 0 { begins(ctx, slot) } else { slot };
     if let Some(counters) = maps::counters(slot) {
         if packet.kind() == PacketKind::Migration {
             migrate::count(ctx, slot, counters);
@@ -229,6 +246,14 @@ fn taken(ctx: &SkReuseportContext, packet: u64, slot: u32, at: u32) {
     }
     early::note(ctx, packet, slot);
     client::log(ctx, at, slot);
+}
+
+/// Notes the flow that begins with a datagram; the slot that it has.
+#[inline(always)]
+fn begins(ctx: &SkReuseportContext, slot: u32) -> u32 {
+    let its = flow::begin(flow::key(ctx), slot);
+    // The last one selected is chosen.
+    if its != slot && maps::select(ctx, its) == 0 { its } else { slot }
 }
 
 #[inline(always)]

@@ -8,6 +8,7 @@ use serde::Serialize;
 pub use crate::protocol::Protocol;
 use crate::{
     address,
+    flows::Flows,
     metric::Metric,
     options::{PolicyOptions, Share},
     policy::Policy,
@@ -48,8 +49,10 @@ pub struct GroupSpec {
     pub adopted: bool,
     /// A program of somebody else was detached to make room.
     pub replaced: bool,
-    /// Its connections are counted, or are to be.
+    /// Its connections are counted, or are to be; for UDP, its flows, if it has any.
     pub counted: bool,
+    /// That a choice is made for a flow, for UDP; else it is made for each datagram.
+    pub flows: Option<Flows>,
     /// Its place among the groups of the host, which it gets when it is made.
     pub index: u32,
 }
@@ -93,6 +96,9 @@ impl From<GroupSpec> for GroupRecord {
             counted: group.counted.into(),
             observed: group.options.observe.into(),
             max_share: group.options.max_share.map_or(0, Share::percent),
+            flow_sets: group.flows.map_or(0, |flows| flows.sets),
+            flow_timeout: whole(group.flows.map(|flows| flows.timeout.as_millis())),
+            flow_seed: group.flows.map_or(0, |flows| flows.seed),
         }
     }
 }
@@ -142,6 +148,11 @@ impl TryFrom<GroupRecord> for GroupSpec {
             adopted: record.adopted != 0,
             replaced: record.replaced != 0,
             counted: record.counted != 0,
+            flows: (record.flow_sets != 0).then(|| Flows {
+                timeout: Duration::from_millis(record.flow_timeout.into()),
+                sets: record.flow_sets,
+                seed: record.flow_seed,
+            }),
             index: record.index,
         })
     }
@@ -195,7 +206,7 @@ mod tests {
             ip: IpAddr, port: u16, netns: u64, udp: bool, pid: u32, start: u64, log_level: u8,
             adopted: bool, replaced: bool, reported: bool, stalled: u32, slow: u32, counted: bool,
             observe: bool, share in 0..=100u8,
-            index: u32,
+            index: u32, room: u32, flows: bool, timeout in 1..u32::MAX,
             policy in prop::sample::select(Policy::ALL.to_vec()),
         ) {
             let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
@@ -214,6 +225,7 @@ mod tests {
                 adopted,
                 replaced,
                 counted,
+                flows: flows.then(|| Flows::new(Duration::from_millis(timeout.into()), room)),
                 index,
             };
             prop_assert_eq!(GroupSpec::try_from(GroupRecord::from(group)), Ok(group));

@@ -20,7 +20,7 @@
 //!
 //! | what | modules |
 //! | --- | --- |
-//! | words, checked | [`address`], [`weight`], [`policy`], [`metric`], [`options`], [`policy_spec`], [`group`], [`time_span`] |
+//! | words, checked | [`address`], [`weight`], [`policy`], [`metric`], [`options`], [`flows`], [`policy_spec`], [`group`], [`time_span`] |
 //! | the groups of this machine, with the processes that serve them | [`discovery`] |
 //! | sockets and processes | [`socket`], [`process`], [`affinity`] |
 //! | sockets of other programs, and the connections that they have already | [`adoption`], [`existing`] |
@@ -43,6 +43,7 @@ pub mod discovery;
 pub mod error;
 pub mod escape;
 pub mod existing;
+pub mod flows;
 pub mod group;
 pub mod kernel;
 pub mod metric;

@@ -182,10 +182,16 @@ pub enum Unmet {
     Speculation(String),
     /// There are none.
     #[error(
-        "{0} compares connections, and UDP has none; choose shortest-queue, or let workers \
-         report their load"
+        "{0} compares connections, and UDP without flows has none; let it be steered by flows, or choose \
+         shortest-queue"
     )]
     Connectionless(String),
+    /// They are not told apart.
+    #[error(
+        "{0} compares requests, which are not told apart in UDP; choose least-connections or \
+         shortest-queue"
+    )]
+    Requestless(String),
     /// Requests cannot be tracked.
     #[error("{0} tracks requests; {1}; choose another policy, such as least-connections")]
     Untracked(String, Untracked),
@@ -201,7 +207,7 @@ pub enum Unmet {
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Checks that a policy with these options can be had for a protocol, on this machine. `counted` is
-/// whether connections are counted.
+/// whether connections are counted; for UDP, whether there are flows.
 ///
 /// # Errors
 /// Says what is missing.
@@ -214,8 +220,13 @@ pub fn check(
     let named = || format!("the policy {}", policy.name());
     let source = policy.source(options.load);
     let of_connections = [Source::Connections, Source::Requests].contains(&source);
-    if of_connections && protocol == Protocol::Udp {
-        return Err(Unmet::Connectionless(named()));
+    if protocol == Protocol::Udp {
+        if source == Source::Requests {
+            return Err(Unmet::Requestless(named()));
+        }
+        if of_connections && !counted {
+            return Err(Unmet::Connectionless(named()));
+        }
     }
     let release = kernel::release();
     if policy.steers() && kernel::wants_perfmon(&release) && !privilege::has(CapabilitySet::PERFMON)
@@ -315,10 +326,15 @@ mod tests {
     }
 
     #[test]
-    fn udp_has_no_connections_to_go_by() {
-        let message =
-            check(Policy::LeastConnections, PolicyOptions::default(), Protocol::Udp, true)
-                .unwrap_err();
-        assert!(message.to_string().contains("shortest-queue"), "{message}");
+    fn udp_has_flows_to_go_by_or_nothing_and_no_requests() {
+        let check = |policy, flows| check(policy, PolicyOptions::default(), Protocol::Udp, flows);
+        assert!(check(Policy::LeastConnections, true).is_ok());
+        for (policy, flows, says) in [
+            (Policy::LeastConnections, false, "steered by flows"),
+            (Policy::LeastRequests, true, "shortest-queue"),
+        ] {
+            let message = check(policy, flows).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
     }
 }

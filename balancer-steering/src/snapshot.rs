@@ -34,8 +34,26 @@ pub struct Snapshot {
     pub unasked: u64,
     /// How often the agent has found the program to be another's or none, and put it back.
     pub displaced: u32,
-    /// Whether connections are counted.
+    /// Whether connections are counted; for UDP, whether there are flows.
     pub counted: bool,
+    /// Of UDP: the table of flows, if a choice is made for a flow and not for each datagram.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows: Option<FlowsInfo>,
+}
+
+/// The table of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FlowsInfo {
+    /// How long a flow lasts in which nobody sends, in milliseconds.
+    pub timeout_ms: u64,
+    /// How many flows there is room for.
+    pub room: u32,
+    /// What it takes of the kernel's memory.
+    pub bytes: u64,
+    /// Flows that were cut short for want of room though their clients were answered and went on.
+    pub evicted: u64,
+    /// Others that gave their place to new ones.
+    pub evicted_unassured: u64,
 }
 
 /// The options of a policy that are not as by default.
@@ -203,6 +221,7 @@ impl Snapshot {
     pub fn unit(&self) -> &'static str {
         match self.group.protocol {
             Protocol::Tcp => "connections",
+            Protocol::Udp if self.counted => "flows",
             Protocol::Udp => "datagrams",
         }
     }

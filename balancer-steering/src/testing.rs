@@ -46,6 +46,7 @@ pub fn snapshot() -> Snapshot {
         unasked: 0,
         displaced: 0,
         counted: true,
+        flows: None,
     }
 }
 

@@ -206,6 +206,7 @@ fn steered(bpffs: &Path) -> Result<(Seats, SocketAddr)> {
         adopted: false,
         replaced: false,
         counted: true,
+        flows: None,
         index: 0,
         options: PolicyOptions::default(),
     };

@@ -1,6 +1,7 @@
 //! The command line, and nothing else: what the words mean is checked by the commands.
 
 mod compare;
+mod flow;
 mod hidden;
 mod live;
 mod metrics;
@@ -23,6 +24,7 @@ use clap_complete::Shell;
 
 pub use self::{
     compare::CompareArgs,
+    flow::FlowArgs,
     hidden::{ComparedArgs, WorkerArgs},
     live::LiveArgs,
     metrics::MetricsArgs,
@@ -134,7 +136,8 @@ pub enum Verb {
 Examples:
   balancer attach :8080                                 every server on that port, until Ctrl-C
   balancer attach 127.0.0.1:8080 --policy weighted      then: balancer weight PID=3
-  balancer attach :53 --udp --policy hash --once        stays after the command has returned
+  balancer attach :443 --udp                            QUIC, DTLS, SIP: a session stays together
+  balancer attach :53 --udp --flow none --once          DNS; stays after the command has returned
   balancer attach :8080 --slow-start 1m                 servers that join get more by and by
   balancer attach :80 --netns 4711                      in a container
 
@@ -145,8 +148,9 @@ A server that joins later is steered within 100 ms of its `listen`, which the ke
 has no such report, so new sockets are looked for every 50 ms. With --once no agent stays: a server
 that joins later gets nothing while another lives, until you detach and attach again.
 
-For UDP a choice is made for each datagram: `round-robin`, `weighted` and `random` spread those of
-one client over the servers; `hash` keeps those of one port together, `sticky` those of one client.")]
+For UDP a choice is made for each flow: the datagrams from one address and port go to one server,
+whatever else comes or goes, until nobody has sent for --flow-timeout. With --flow none each datagram
+is a choice: `round-robin`, `weighted` and `random` spread those of one client over the servers.")]
 pub struct AttachArgs {
     /// What the servers serve: ADDRESS:PORT, or :PORT for the only group on that port
     #[arg(value_name = "ADDRESS")]
@@ -156,13 +160,17 @@ pub struct AttachArgs {
     #[arg(long)]
     pub udp: bool,
 
-    /// How the server of a new connection (UDP: of a datagram) is chosen [default: round-robin]
+    /// How the server of a new connection (UDP: of a flow) is chosen [default: round-robin]
     #[arg(long, value_name = "POLICY", value_parser = values::policy())]
     pub policy: Option<Policy>,
 
     /// Its options
     #[command(flatten)]
     pub options: PolicyOptionArgs,
+
+    /// What belongs together
+    #[command(flatten)]
+    pub flow: FlowArgs,
 
     /// Look in another network namespace
     #[arg(long, value_name = "PID|PATH")]

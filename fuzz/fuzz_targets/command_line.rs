@@ -67,6 +67,7 @@ fn recorded(policy: Policy, options: PolicyOptions) -> PolicyOptions {
         adopted: false,
         replaced: false,
         counted: true,
+        flows: None,
         index: 0,
     };
     let Ok(read) = GroupSpec::try_from(GroupRecord::from(group)) else {

@@ -117,6 +117,7 @@ fuzz_target!(|bytes: &[u8]| {
         unasked: 0,
         displaced: 0,
         counted: group.counted,
+        flows: None,
     };
     for shown in [table::status(&snapshot), table::summary(&snapshot)] {
         assert!(shown.contains(snapshot.policy.name()));

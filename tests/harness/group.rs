@@ -7,6 +7,7 @@ use std::{
 
 use balancer_common::record::SlotState;
 use balancer_steering::{
+    flows::Flows,
     group::{GroupIdentity, GroupSpec, Protocol, own_netns},
     options::PolicyOptions,
     policy::Policy,
@@ -75,6 +76,19 @@ impl TestGroup {
         options: PolicyOptions,
         weights: &[u16],
     ) -> Self {
+        Self::flowing(host, protocol, address, policy, options, None, weights)
+    }
+
+    /// As [`TestGroup::bound`], with flows.
+    pub fn flowing(
+        host: &Host,
+        protocol: Protocol,
+        address: SocketAddr,
+        policy: Policy,
+        options: PolicyOptions,
+        flows: Option<Flows>,
+        weights: &[u16],
+    ) -> Self {
         let first = bind(protocol, address);
         let address = first.local_addr().unwrap().as_socket().unwrap();
         let group = GroupSpec {
@@ -85,6 +99,7 @@ impl TestGroup {
             adopted: false,
             replaced: false,
             counted: true,
+            flows,
             index: 0,
             options,
         };

@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
     os::fd::OwnedFd,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use rustix::process::Signal;
@@ -217,17 +218,43 @@ pub fn ask(address: &str, count: usize) -> BTreeMap<u32, usize> {
     })
 }
 
-/// Who answers so many datagrams of one client, by PID.
-pub fn ask_udp(address: &str, count: usize) -> BTreeMap<u32, usize> {
-    let own = if address.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" };
-    let client = UdpSocket::bind(own).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    tally(count, || {
-        client.send_to(b"?", address).unwrap();
+/// A client that asks over UDP, from a port that no other of this test has had.
+pub struct Client(UdpSocket);
+
+impl Client {
+    /// On the loopback address of the server's family.
+    pub fn of(address: &str) -> Self {
+        static PORTS: AtomicU16 = AtomicU16::new(20_000);
+        let own = if address.starts_with('[') { "[::1]" } else { "127.0.0.1" };
+        let port = PORTS.fetch_add(1, Ordering::Relaxed);
+        let client = UdpSocket::bind(format!("{own}:{port}")).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.connect(address).unwrap();
+        Self(client)
+    }
+
+    /// Says something, and waits for no answer.
+    pub fn tell(&self) {
+        self.0.send(b"?").unwrap();
+    }
+
+    /// Who answers.
+    pub fn ask(&self) -> u32 {
+        self.tell();
+        self.answer()
+    }
+
+    /// Who has answered.
+    pub fn answer(&self) -> u32 {
         let mut answer = [0; 16];
-        let length = client.recv(&mut answer).expect("an answer");
-        String::from_utf8_lossy(&answer[..length]).into_owned()
-    })
+        let length = self.0.recv(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer[..length]).parse().expect("a PID")
+    }
+}
+
+/// Who answers a datagram of each of so many clients, by PID.
+pub fn ask_udp(address: &str, count: usize) -> BTreeMap<u32, usize> {
+    tally(count, || Client::of(address).ask().to_string())
 }
 
 fn tally(count: usize, mut ask: impl FnMut() -> String) -> BTreeMap<u32, usize> {

@@ -19,6 +19,7 @@ use socket2::{SockRef, Type};
 pub use self::membership::Membership;
 use crate::{
     error::{Context as _, Error, ErrorKind, Result, bail},
+    flows::Flows,
     group::{self, GroupIdentity, Protocol, own_netns},
     options::{self, PolicyOptions},
     policy::Policy,
@@ -45,6 +46,7 @@ pub struct Builder {
     name: String,
     policy: Policy,
     options: PolicyOptions,
+    flows: Option<Flows>,
     bpffs: PathBuf,
 }
 
@@ -60,6 +62,13 @@ impl Builder {
     #[must_use]
     pub fn options(mut self, options: PolicyOptions) -> Self {
         self.options = options;
+        self
+    }
+
+    /// UDP: that a choice is made for each flow, as it is otherwise too, or, with `None`, for each datagram.
+    #[must_use]
+    pub fn flows(mut self, flows: Option<Flows>) -> Self {
+        self.flows = flows;
         self
     }
 
@@ -120,8 +129,9 @@ struct Home {
 
 impl Home {
     fn open_or_create(&self, socket: &impl AsFd) -> Result<Steering> {
-        let Builder { name, policy, options, bpffs } = &self.builder;
+        let Builder { name, policy, options, flows, bpffs } = &self.builder;
         let identity = self.identity;
+        let udp = identity.protocol == Protocol::Udp;
         let store = Store::prepare(bpffs)?;
         // Twice: another process may make or end the group in between.
         for _ in 0..2 {
@@ -131,7 +141,7 @@ impl Home {
                     opened => return opened,
                 }
             }
-            options::check(*policy, *options, identity.protocol, true)
+            options::check(*policy, *options, identity.protocol, !udp || flows.is_some())
                 .with_context(|| format!("the group {name} cannot be made"))?;
             let group = group::GroupSpec {
                 identity,
@@ -142,6 +152,7 @@ impl Home {
                 adopted: true,
                 replaced: false,
                 counted: true,
+                flows: flows.filter(|_| udp),
                 index: 0,
             };
             match Steering::create(&store, name, &group, |_| Ok(())) {
@@ -217,6 +228,7 @@ impl Group {
             name: name.into(),
             policy: Policy::RoundRobin,
             options: PolicyOptions::default(),
+            flows: Some(Flows::default()),
             bpffs: DEFAULT_BPFFS.into(),
         }
     }

@@ -96,6 +96,6 @@ impl Steering {
     /// # Errors
     /// Returns an error if it cannot be read.
     pub fn logs(&self) -> Result<Logs> {
-        Logs::open(&mut object::load_watcher(&self.directory)?)
+        Logs::open(&mut object::load_over(&self.directory, &self.group()?)?)
     }
 }

@@ -46,8 +46,9 @@ impl Steering {
         cookie: u64,
     ) -> Result<()> {
         let group = self.group()?;
+        let counting = group.flows.is_some() || self.host.is_counting();
         // Nor once the group was given back: another may have its number, or nobody counts any more.
-        if !group.counted || !self.is_pinned() || !self.host.is_counting() {
+        if !group.counted || !self.is_pinned() || !counting {
             return Ok(());
         }
         let tag = Tag::of(cookie, group.index, slot, 0);

@@ -15,6 +15,7 @@ use super::{
     lock::{self, Wait},
     object,
 };
+use crate::group::GroupSpec;
 
 /// While it lives, listeners on the group's port are told of.
 pub struct Listens {
@@ -29,19 +30,18 @@ impl Listens {
     /// # Errors
     /// Returns an error if no connections are counted, so that nobody tells, or too many watch already.
     pub fn start(steering: &Steering) -> Result<Self> {
-        let port = steering.group()?.identity.address.port();
-        Self::watch(&steering.directory, &steering.host, port)
+        Self::watch(&steering.directory, &steering.host, &steering.group()?)
             .context("the kernel does not report new listeners")
     }
 
-    fn watch(directory: &Path, host: &Host, port: u16) -> Result<Self> {
-        let mut ebpf = object::load_watcher(directory)?;
+    fn watch(directory: &Path, host: &Host, group: &GroupSpec) -> Result<Self> {
+        let mut ebpf = object::load_over(directory, group)?;
         let ring = ebpf
             .take_map(maps::LISTENS)
             .ok_or_else(|| error!("the eBPF object has no {}", maps::LISTENS))?;
         let _lock = lock::host(directory, Wait::Some)?;
         let Map::RingBuf(data) = &ring else { return Err(error!("{ring:?} is not a ring buffer")) };
-        let number = host.watch(port, data.fd().as_fd())?;
+        let number = host.watch(group.identity.address.port(), data.fd().as_fd())?;
         Ok(Self { ring: RingBuf::try_from(ring)?, host: host.clone(), number })
     }
 

@@ -189,6 +189,8 @@ impl Maps {
         Ok(per_cpu.iter().fold(Misses::default(), |sum, misses| Misses {
             fallback: sum.fallback.saturating_add(misses.fallback),
             errors: sum.errors.saturating_add(misses.errors),
+            evicted: sum.evicted.saturating_add(misses.evicted),
+            evicted_unassured: sum.evicted_unassured.saturating_add(misses.evicted_unassured),
         }))
     }
 

@@ -11,6 +11,7 @@ mod change;
 mod counting;
 mod directory;
 mod experiment;
+mod flows;
 mod host;
 mod listens;
 mod loads;
@@ -146,8 +147,11 @@ impl Steering {
         let host = store.host();
         host.prepare()?;
         let mut group = GroupSpec { index: free_index(store)?, ..*group };
-        group.counted &= group.identity.protocol == Protocol::Tcp;
+        let tcp = group.identity.protocol == Protocol::Tcp;
+        group.flows = group.flows.filter(|_| !tcp);
+        group.counted = if tcp { group.counted } else { group.flows.is_some() };
         if group.counted
+            && tcp
             && let Err(error) = host.count()
         {
             if group.policy.source(group.options.load) == Source::Connections {
@@ -168,6 +172,14 @@ impl Steering {
             observing::start(store, &host)?;
         }
         let mut ebpf = object::load(directory, &group)?;
+        if let Some(flows) = group.flows {
+            flows::start(directory, &group).with_context(|| {
+                format!(
+                    "a table of {} flows cannot be had; steer each datagram by itself",
+                    flows.room()
+                )
+            })?;
+        }
         let mut maps = Maps::open(directory)?;
         maps.set_group(&group)?;
         // Of an earlier one of that number whose end was cut short.

@@ -14,6 +14,7 @@ use aya::{
     util::nr_cpus,
 };
 use balancer_common::{
+    flow::SET,
     load::Source,
     maps,
     record::{Offsets, Settings},
@@ -135,7 +136,7 @@ pub fn pins_of_others(directory: &Path) -> Result<Vec<PathBuf>> {
 pub fn load(directory: &Path, group: &GroupSpec) -> Result<Ebpf> {
     let programs = Program::all(group)?;
     let Some((last, better)) = programs.split_last() else {
-        return load_maps(&mut loader(directory, &group.log_level));
+        return load_maps(&mut loader(directory, group, &group.log_level));
     };
     for program in better {
         match load_program(directory, group, program) {
@@ -178,17 +179,21 @@ pub fn load_tracker(shared: &Path, epoch: u32, members: u32) -> Result<Ebpf> {
     load_maps(&mut loader)
 }
 
-/// Opens the maps under `directory`, and keeps nothing else there.
+/// Opens the maps under `directory`, for programs that are told what the group's own are.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_watcher(directory: &Path) -> Result<Ebpf> {
-    load_maps(&mut loader(directory, &0))
+pub fn load_over(directory: &Path, group: &GroupSpec) -> Result<Ebpf> {
+    let settings = settings(group, cpus()?);
+    let mut loader = loader(directory, group, &0);
+    loader.override_global("SETTINGS", &settings, true);
+    load_maps(&mut loader)
 }
 
 /// Opens the maps pinned under `directory` and beside it, making and pinning those that are not there.
-fn loader<'a>(directory: &Path, log_level: &'a u8) -> EbpfLoader<'a> {
+fn loader<'a>(directory: &Path, group: &GroupSpec, log_level: &'a u8) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
+    loader.map_max_entries(maps::FLOWS, group.flows.map_or(1, |flows| flows.sets) * SET);
     loader.override_global("AYA_LOG_LEVEL", log_level, true);
     for name in maps::ALL {
         loader.map_pin_path(name, directory.join(name));
@@ -206,7 +211,7 @@ fn load_maps(loader: &mut EbpfLoader<'_>) -> Result<Ebpf> {
 fn load_program(directory: &Path, group: &GroupSpec, program: &Program) -> Result<Ebpf> {
     let looks = program.settings.looks != 0;
     let offsets = if looks { offsets()? } else { Offsets::default() };
-    let mut loader = loader(directory, &group.log_level);
+    let mut loader = loader(directory, group, &group.log_level);
     loader.override_global("SETTINGS", &program.settings, true);
     loader.override_global("OFFSETS", &offsets, true);
     let mut ebpf = load_maps(&mut loader)?;

@@ -13,7 +13,7 @@ use std::{
 use crate::error::{Result, ensure};
 use balancer_common::{load, maps};
 
-use super::{Member, Steering, directory, host::Host, loads::Loads};
+use super::{Member, Steering, directory, flows::FlowTable, host::Host, loads::Loads};
 use crate::{
     discovery::{self, Activity, Cookies},
     group::{GroupIdentity, Protocol},
@@ -28,7 +28,7 @@ const RARER: u32 = 20;
 /// What is left of a member's connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remaining {
-    /// Open, those that wait to be accepted included.
+    /// Open, those that wait to be accepted included; UDP: flows that have not ended.
     pub open: u64,
     /// UDP: octets that wait to be read.
     pub queued: u64,
@@ -65,10 +65,10 @@ impl Remaining {
 impl fmt::Display for Remaining {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { open, queued, arriving, about } = self;
-        if *queued > 0 {
-            return write!(f, "{queued} octets in its queue");
-        }
         write!(f, "{open} open")?;
+        if *queued > 0 {
+            return write!(f, ", {queued} octets in its queue");
+        }
         if let Some(About { busy, .. }) = about.filter(|about| about.busy < *open) {
             write!(f, ", {busy} of them busy")?;
         }
@@ -87,8 +87,10 @@ pub struct Watch {
     /// Cookies of all members' sockets.
     everybody: HashSet<u64>,
     loads: Loads,
+    flows: Option<FlowTable>,
     arriving: Option<Cookies>,
     queued: u64,
+    going_on: u64,
     listed: Option<Instant>,
     host: Host,
     /// What it was about, and when that is to be listed again.
@@ -121,8 +123,10 @@ impl Steering {
             members,
             everybody,
             loads: Loads::open(&self.directory)?,
+            flows: group.flows.map(|flows| FlowTable::open(&self.directory, flows)).transpose()?,
             arriving: None,
             queued: 0,
+            going_on: 0,
             listed: None,
             host: self.host.clone(),
             about: None,
@@ -150,6 +154,9 @@ impl Watch {
     }
 
     fn open(&self) -> u64 {
+        if self.group.protocol == Protocol::Udp {
+            return self.going_on;
+        }
         let open = |member: &Member| self.loads.open_of(member.slot, member.cookie);
         self.members.iter().map(open).sum()
     }
@@ -157,7 +164,8 @@ impl Watch {
     /// Lists what open connections are about. The more there are, the less often.
     fn list_about(&mut self, open: u64) -> Result<()> {
         let begun = Instant::now();
-        if open == 0 || self.again.is_some_and(|again| begun < again) {
+        let tcp = self.group.protocol == Protocol::Tcp;
+        if open == 0 || !tcp || self.again.is_some_and(|again| begun < again) {
             return Ok(());
         }
         let workers = self.members.iter().map(|member| member.worker);
@@ -201,6 +209,11 @@ impl Watch {
             let queues = discovery::queues(&self.group, workers())?;
             let waiting = |member: &Member| u64::from(*queues.get(&member.cookie).unwrap_or(&0));
             self.queued = self.members.iter().map(waiting).sum();
+            if let Some(flows) = &self.flows {
+                let open = flows.open_flows();
+                let of = |member: &Member| open.get(&(member.slot, member.cookie)).copied();
+                self.going_on = self.members.iter().filter_map(of).sum();
+            }
             return Ok(());
         }
         match &mut self.arriving {

@@ -9,11 +9,12 @@ use crate::{
 
 /// What the programs of a group are told.
 pub fn settings(group: &GroupSpec, cpus: u32) -> Settings {
-    let GroupSpec { policy, options, counted, .. } = *group;
+    let GroupSpec { policy, options, counted, flows, .. } = *group;
     let looks = policy.steers() && can_look().is_ok();
     let udp = group.identity.protocol == Protocol::Udp;
     // Whether a TCP worker accepts shows by what is counted.
     let stalls = looks && (udp || counted);
+    let timeouts = flows.map(|flows| flows.timeouts());
     Settings {
         stall_ticks: if stalls { stall_ticks(options) } else { 0 },
         source: policy.source(options.load) as u32,
@@ -23,5 +24,10 @@ pub fn settings(group: &GroupSpec, cpus: u32) -> Settings {
         group: group.index,
         cpus,
         max_share: options.max_share.map_or(0, |share| share.percent().into()),
+        flow_sets: flows.map_or(0, |flows| flows.sets),
+        flow_assured: timeouts.map_or(0, |timeouts| timeouts.assured),
+        flow_unassured: timeouts.map_or(0, |timeouts| timeouts.unassured),
+        reserved: 0,
+        flow_seed: flows.map_or(0, |flows| flows.seed),
     }
 }

@@ -8,13 +8,13 @@ use balancer_common::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Member, Steering};
+use super::{Member, Steering, flows::FlowTable};
 use crate::{
     agent_record::AgentState,
     discovery,
     group::{GroupSpec, Protocol},
     options,
-    snapshot::{GroupInfo, MemberInfo, MemberState, Snapshot},
+    snapshot::{FlowsInfo, GroupInfo, MemberInfo, MemberState, Snapshot},
 };
 
 impl Steering {
@@ -34,7 +34,14 @@ impl Steering {
         all: &[Member],
     ) -> Result<Snapshot> {
         let reports = group.policy.source(group.options.load) == Source::Reported;
-        let tracking = group.counted && self.is_tracking();
+        let tcp = group.identity.protocol == Protocol::Tcp;
+        let tracking = tcp && group.counted && self.is_tracking();
+        let table = group.flows.map(|flows| FlowTable::open(&self.directory, flows)).transpose()?;
+        let open_flows = table.map(|table| table.open_flows()).unwrap_or_default();
+        let open = |member: &Member| match group.flows {
+            Some(_) => open_flows.get(&(member.slot, member.cookie)).copied().unwrap_or_default(),
+            None => self.open_connections(member.slot),
+        };
         let mut members = Vec::new();
         let mut left = Vec::new();
         let stalled = self.stalled(group, all)?;
@@ -50,7 +57,7 @@ impl Steering {
                     .find(|s| s.slot == member.slot)
                     .and_then(|s| s.unattended),
                 busy: tracking.then(|| self.busy(member.slot)),
-                open: group.counted.then(|| self.open_connections(member.slot)),
+                open: group.counted.then(|| open(member)),
                 load: reports.then(|| self.reported(member.slot)),
                 tally: self.maps.tally(member.slot)?,
             };
@@ -73,6 +80,13 @@ impl Steering {
             unasked: all.iter().map(|member| self.maps.loads.unasked(member.slot)).sum(),
             displaced: agent.displaced,
             counted: group.counted,
+            flows: group.flows.map(|flows| FlowsInfo {
+                timeout_ms: u64::try_from(flows.timeout.as_millis()).unwrap_or(u64::MAX),
+                room: flows.room(),
+                bytes: flows.bytes(),
+                evicted: misses.evicted,
+                evicted_unassured: misses.evicted_unassured,
+            }),
         })
     }
 

@@ -23,6 +23,7 @@ pub fn at(address: SocketAddr) -> Result<GroupSpec> {
         adopted: false,
         replaced: false,
         counted: true,
+        flows: None,
         index: 0,
         options: PolicyOptions::default(),
     })

@@ -5,6 +5,7 @@
 mod bed;
 mod cost;
 mod curve;
+mod flows;
 #[path = "../common/group.rs"]
 mod group;
 #[path = "../common/json.rs"]
@@ -43,6 +44,7 @@ const RATE_ROUNDS: usize = 100;
 const CURVE_ROUNDS: usize = 10;
 const TRACKER_ROUNDS: usize = 30;
 const SCRAPE_ROUNDS: usize = 100;
+const FLOWS_ROUNDS: usize = 100;
 
 /// Measure what the policies cost
 #[derive(Parser)]
@@ -52,7 +54,7 @@ struct Options {
     /// [default: all, and that]
     #[arg(value_name = "POLICY")]
     policies: Vec<PolicySpec>,
-    /// Rounds of each table [default: 30, but 100 for the rate and the scrape, and 10 for the curve]
+    /// Rounds of each table [default: 30, but 100 for the rate, the scrape and flows, and 10 for the curve]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: Option<usize>,
     /// Connections a policy and round
@@ -82,6 +84,8 @@ enum Only {
     Tracker,
     /// Milliseconds that a scrape of 1,024 members takes
     Scrape,
+    /// Nanoseconds a datagram with flows, and exchanges a second
+    Flows,
 }
 
 impl Options {
@@ -147,6 +151,11 @@ fn run(options: &Options) -> Result<()> {
         let rounds = options.rounds.unwrap_or(SCRAPE_ROUNDS);
         report.scrape = scrape::measure(rounds, options.connections)?;
         println!("\n{}", report::scrape(&report));
+    }
+    if options.wants(Only::Flows) {
+        let rounds = options.rounds.unwrap_or(FLOWS_ROUNDS);
+        report.flows = flows::measure(rounds, options.connections)?;
+        println!("\n{}", report::flows(&report));
     }
     if options.wants(Only::Cost) || options.wants(Only::Rate) {
         println!("\n{}", report::audit(&report));

@@ -8,7 +8,7 @@ use balancer_steering::{
     adoption::{Admits, Attachment},
     discovery::{self, Cookies, FoundGroup, GroupWatcher, Netns},
     existing,
-    group::{self, GroupSpec},
+    group::{self, GroupSpec, Protocol},
     kernel, options,
     policy::Policy,
     privilege,
@@ -40,7 +40,9 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
     let found = find(&netns, target)?;
     let policy = args.policy.unwrap_or(Policy::RoundRobin);
     let options = args.options.options();
-    let counted = !args.options.no_count;
+    let udp = found.identity.protocol == Protocol::Udp;
+    let flows = args.flow.flows().filter(|_| udp);
+    let counted = if udp { flows.is_some() } else { !args.options.no_count };
     options::check(policy, options, found.identity.protocol, counted)?;
     let store = Store::prepare(bpffs).map_err(with_remedy)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -84,6 +86,7 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
             adopted: true,
             replaced: false,
             counted,
+            flows,
             index: 0,
         };
         let admits = admits(&|_| true);

@@ -54,7 +54,7 @@ struct Waiting {
 fn wait(args: &DrainArgs, steering: &Steering) -> Result<()> {
     let name = steering.name();
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout.0);
-    let members = steering.members()?;
+    let (members, unit) = (steering.members()?, steering.snapshot()?.unit());
     let mut waiting = Vec::new();
     for &who in &args.whom {
         let own = members.iter().filter(|member| who.is(member.slot, member.worker.pid));
@@ -72,7 +72,7 @@ fn wait(args: &DrainArgs, steering: &Steering) -> Result<()> {
             let remaining = worker.watch.look()?;
             if args.idle_grace.lets_go(remaining) {
                 let left = match remaining.open {
-                    0 => "no connection left".to_owned(),
+                    0 => format!("no {} left", unit.trim_end_matches('s')),
                     open => {
                         format!("only idle connections left: {open}, quiet for {}", args.idle_grace)
                     }

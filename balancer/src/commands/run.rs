@@ -181,6 +181,7 @@ fn begin(args: &RunArgs, plan: Plan, store: &Store, bpffs: &Path, log_level: u8)
         adopted: false,
         replaced: false,
         counted: !args.options.no_count,
+        flows: None,
         index: 0,
     };
     let (steering, logs) = Steering::create(store, &name, &group, |_| Ok(()))?;

@@ -1,6 +1,11 @@
 //! `status` and the summary of `run`: a table of the members.
 
-use balancer_steering::snapshot::{MemberInfo, MemberState, Snapshot, Tally, percent};
+use std::time::Duration;
+
+use balancer_steering::{
+    snapshot::{MemberInfo, MemberState, Snapshot, Tally, percent},
+    time_span::TimeSpan,
+};
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::policy::policy_of;
@@ -45,26 +50,28 @@ fn row(snapshot: &Snapshot, member: &MemberInfo, whole: u64) -> Vec<String> {
     row[1] = member.pid.to_string();
     row[2] = member.weight.to_string();
     for (cell, (_, figure)) in row[STATE + 1..].iter_mut().zip(known(snapshot)) {
-        if let Some(figure) = figure(member) {
+        if let Some(figure) = figure(snapshot, member) {
             *cell = figure.to_string();
         }
     }
     row
 }
 
-type Figure = fn(&MemberInfo) -> Option<u64>;
+type Figure = fn(&Snapshot, &MemberInfo) -> Option<u64>;
 
 /// Columns of what a member has to do.
-const WORK: [(&str, Figure); 4] = [
-    ("LOAD", |member| member.load.filter(|_| member.open.is_none())),
-    ("OPEN", |member| member.open),
-    ("BUSY", |member| member.busy),
-    ("IDLE", |member| Some(member.open?.saturating_sub(member.busy?))),
+const WORK: [(&str, Figure); 5] = [
+    ("LOAD", |_, member| member.load.filter(|_| member.open.is_none())),
+    ("OPEN", |_, member| member.open),
+    ("BUSY", |_, member| member.busy),
+    ("IDLE", |_, member| Some(member.open?.saturating_sub(member.busy?))),
+    ("DATAGRAMS", |snapshot, member| snapshot.flows.map(|_| member.tally.selected)),
 ];
 
 /// Those of the columns in which anything is known.
 fn known(snapshot: &Snapshot) -> impl Iterator<Item = (&'static str, Figure)> {
-    WORK.into_iter().filter(|(_, figure)| snapshot.members.iter().any(|m| figure(m).is_some()))
+    WORK.into_iter()
+        .filter(|(_, figure)| snapshot.members.iter().any(|m| figure(snapshot, m).is_some()))
 }
 
 fn page(snapshot: &Snapshot, rows: Vec<Vec<String>>) -> String {
@@ -103,6 +110,17 @@ fn misses(snapshot: &Snapshot) -> String {
         "{total} {unit}; {} left to the kernel's hash; {} errors",
         snapshot.fallback, snapshot.errors
     );
+    if let Some(flows) = snapshot.flows {
+        line.push_str(&format!(
+            "\nroom for {} flows ({:.1} MiB), each until nobody has sent for {}; evicted for want of room: \
+             {} that went on, {} others",
+            flows.room,
+            flows.bytes as f64 / f64::from(1 << 20),
+            TimeSpan(Duration::from_millis(flows.timeout_ms)),
+            flows.evicted,
+            flows.evicted_unassured
+        ));
+    }
     let Snapshot { unasked, displaced, .. } = snapshot;
     if *unasked > 0 || *displaced > 0 {
         line.push_str(&format!(
@@ -182,9 +200,10 @@ tcp-8080  tcp/127.0.0.1:8080  least-connections
     }
 
     #[test]
-    fn of_a_udp_group_datagrams_are_counted() {
+    fn of_a_udp_group_without_flows_datagrams_are_counted() {
         let mut snapshot = example();
         snapshot.group.protocol = balancer_steering::group::Protocol::Udp;
+        snapshot.counted = false;
         let text = status(&snapshot);
         assert!(text.contains(" DATAGRAMS ") && text.contains("1000 datagrams;"), "{text}");
     }

@@ -174,7 +174,7 @@ fn a_dns_server_of_three_processes_answers_a_third_of_the_queries_with_each() {
         nsd.current_dir(example("nsd"));
         let _servers = Servers::start(1, &mut nsd);
         wait_for_sockets(host, DNS, "udp", 3);
-        let agent = host.attach(&[":5300", "--udp"]);
+        let agent = host.attach(&[":5300", "--udp", "--flow", "none"]);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         for number in 0..300u16 {

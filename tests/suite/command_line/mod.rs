@@ -10,6 +10,7 @@ mod cut_short;
 mod documents;
 mod drain;
 mod examples;
+mod flows;
 mod generator;
 mod groups;
 mod hangup;

@@ -3,6 +3,7 @@
 mod arrows;
 mod churn;
 mod cpu;
+mod flows;
 mod kernel_cases;
 mod load;
 mod object;

@@ -1,6 +1,6 @@
 //! What is attached is steered, exactly, and given back without a trace.
 
-use std::{net::TcpStream, process::Command, sync::mpsc::channel, thread};
+use std::{collections::HashSet, net::TcpStream, process::Command, sync::mpsc::channel, thread};
 
 use aya::{
     maps::{MapInfo, loaded_maps},
@@ -11,7 +11,7 @@ use balancer_lab::sandbox;
 use harness::{
     Host,
     running::{send, wait_until, wait_until_gone, watch},
-    servers::{Server, ask, ask_udp},
+    servers::{Client, Server, ask},
     sockets::{Opening, tcp, udp},
     there,
 };
@@ -106,16 +106,19 @@ fn a_weight_is_that_of_every_socket_of_its_process() {
 }
 
 #[test]
-fn datagrams_of_one_client_are_spread_by_round_robin_and_kept_together_by_hash() {
+fn without_flows_datagrams_of_one_client_are_spread_by_round_robin_and_kept_together_by_hash() {
     if !there("python3") {
         return;
     }
     Host::with(|host| {
         let servers = Server::several(3, "udp", ADDRESS);
-        let running = host.attach(&[":8000"]);
-        assert_eq!(ask_udp(ADDRESS, 30), each(&servers, 10));
+        let running = host.attach(&[":8000", "--udp", "--flow", "none"]);
+        let client = Client::of(ADDRESS);
+        let answers: HashSet<u32> = (0..3).map(|_| client.ask()).collect();
+        assert_eq!(answers.len(), servers.len());
         host.succeed(&["policy", "hash"]);
-        assert_eq!(ask_udp(ADDRESS, 30).into_values().collect::<Vec<_>>(), [30]);
+        let answers: HashSet<u32> = (0..30).map(|_| client.ask()).collect();
+        assert_eq!(answers.len(), 1);
         assert_eq!(host.status()["group"]["name"], "udp-8000");
         running.stop();
         assert!(host.is_clean());

@@ -86,7 +86,8 @@ fn without_btf_what_looks_into_sockets_is_refused_in_one_sentence_and_the_rest_w
 fn a_policy_by_connections_is_refused_for_udp() {
     Host::with(|host| {
         let _socket = harness::sockets::udp("127.0.0.1:5353");
-        let args = ["attach", "127.0.0.1:5353", "--udp", "--policy", "two-choices"];
-        host.refuse(1, &args, &["UDP", "shortest-queue"]);
+        let args =
+            ["attach", "127.0.0.1:5353", "--udp", "--flow", "none", "--policy", "two-choices"];
+        host.refuse(1, &args, &["steered by flows", "shortest-queue"]);
     });
 }

@@ -1,0 +1,47 @@
+//! Which datagrams belong together.
+
+use balancer_steering::{
+    flows::{Flows, ROOM},
+    time_span::TimeSpan,
+};
+use clap::{Args, ValueEnum, value_parser};
+
+/// What these options are listed under.
+const HEADING: &str = "UDP";
+
+/// How a flow is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlowKind {
+    /// By the client's address and port: its datagrams go to one server, drained or not, while that lives
+    Client,
+    /// Not at all: each datagram is a choice, as for DNS, syslog or statsd
+    None,
+}
+
+/// Options of `attach`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct FlowArgs {
+    /// Which datagrams belong together [default: client]
+    #[arg(long, value_name = "KIND", requires = "udp", conflicts_with = "takeover", help_heading = HEADING)]
+    pub flow: Option<FlowKind>,
+
+    /// A flow ends when nobody has sent for this long; one whose client has not sent again after an answer
+    /// ends after 30s at the latest
+    #[arg(long, value_name = "TIME", default_value = "120s", requires = "udp", help_heading = HEADING)]
+    pub flow_timeout: TimeSpan,
+
+    /// Keep at least so many flows, 24 octets of the kernel's memory each; beyond that the ones that have
+    /// no answer make room first
+    #[arg(long, value_name = "NUMBER", default_value_t = ROOM, requires = "udp", value_parser = value_parser!(u32).range(1..=10_000_000), help_heading = HEADING)]
+    pub max_flows: u32,
+}
+
+impl FlowArgs {
+    /// The flows of a UDP group, if it has any.
+    pub fn flows(self) -> Option<Flows> {
+        match self.flow {
+            Some(FlowKind::None) => None,
+            _ => Some(Flows::new(self.flow_timeout.0, self.max_flows)),
+        }
+    }
+}
