@@ -153,13 +153,14 @@ pub fn scrape(report: &Report) -> String {
     let rows = report.scrape.iter().map(|scrape| {
         let observed = if scrape.observed { "yes" } else { "no" };
         let (members, lines) = (scrape.members.to_string(), scrape.lines.to_string());
-        vec![members, observed.to_owned(), lines, spread(&scrape.time, 1)]
+        let (time, cpu) = (spread(&scrape.time, 1), spread(&scrape.cpu, 1));
+        vec![members, observed.to_owned(), lines, time, cpu]
     });
     let rounds = report.scrape.first().map_or(0, |scrape| scrape.time.rounds.len());
     format!(
         "A scrape of all metrics in milliseconds, from the maps to the text\n{}\n\
          median (and quartiles) of {rounds} scrapes; every member has answered requests before",
-        table(&["MEMBERS", "OBSERVED", "LINES", "A SCRAPE"], rows),
+        table(&["MEMBERS", "OBSERVED", "LINES", "A SCRAPE", "CPU"], rows),
     )
 }
 

@@ -1,13 +1,17 @@
 //! How long a scrape of all metrics takes, of a group as large as one can be, with requests tracked and
 //! without.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use balancer::metrics::{Format, Metrics};
 use balancer_steering::{
     affinity, policy::Policy, policy_spec::PolicySpec, steering::DEFAULT_BPFFS, steering::Store,
 };
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::{
@@ -32,6 +36,8 @@ pub struct Scrape {
     pub lines: usize,
     /// Milliseconds.
     pub time: Spread,
+    /// Milliseconds of a CPU: what is left of it on a machine that does other things too.
+    pub cpu: Spread,
 }
 
 /// Measures, after a load that has given every member something to count.
@@ -49,20 +55,27 @@ pub fn measure(rounds: usize, connections: u64) -> Result<Vec<Scrape>> {
         let metrics = Metrics::new(&store, None, observed)?;
         let load = connections.max(4 * MEMBERS as u64);
         bed.time(To::Members, Work::Request, &cpus[..1], load)?;
-        let mut times = Vec::new();
+        let (mut times, mut cpu) = (Vec::new(), Vec::new());
         let mut lines = 0;
         for round in 0..rounds {
             progress::show(format_args!("scrape: {round} of {rounds} rounds"));
-            let began = Instant::now();
+            let (began, used) = (Instant::now(), cpu_time());
             let text = metrics.scrape(Format::OpenMetrics)?;
             times.push(began.elapsed().as_secs_f64() * 1e3);
+            cpu.push((cpu_time() - used).as_secs_f64() * 1e3);
             lines = text.lines().count();
             check(&text, observed)?;
         }
-        scrapes.push(Scrape { members: MEMBERS, observed, lines, time: Spread::of(times) });
+        let (time, cpu) = (Spread::of(times), Spread::of(cpu));
+        scrapes.push(Scrape { members: MEMBERS, observed, lines, time, cpu });
     }
     progress::clear();
     Ok(scrapes)
+}
+
+/// The CPU time that this thread has used.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
 /// That what was measured is the whole of it.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
-    fmt, fs,
+    fs,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -11,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use super::histogram;
 use anyhow::{Context as _, Result};
 use balancer_steering::{
     bounds::{BoundedRequests, Bounds},
@@ -19,9 +20,6 @@ use balancer_steering::{
     snapshot::{MemberInfo, MemberState, Snapshot},
     steering::{Member, Observation, Steering, Store},
 };
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
-
-use super::{families, histogram};
 
 /// What is known of one group.
 pub(super) struct GroupReading {
@@ -69,12 +67,6 @@ pub(super) struct GroupCollector {
     complaint: Mutex<String>,
 }
 
-impl fmt::Debug for GroupCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GroupCollector").field("group", &self.group).finish_non_exhaustive()
-    }
-}
-
 impl GroupCollector {
     /// Of one group, or of all.
     ///
@@ -110,7 +102,13 @@ impl GroupCollector {
         Ok(())
     }
 
-    fn read(&self) -> Reading {
+    /// The bounds that times are counted between.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// Reads all of it.
+    pub fn read(&self) -> Reading {
         let began = Instant::now();
         let names = match &self.group {
             Some(name) => vec![name.clone()],
@@ -137,12 +135,6 @@ impl GroupCollector {
             *complaint = error;
         }
         None
-    }
-}
-
-impl Collector for GroupCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        families::encode(&self.read(), &self.bounds, &mut encoder)
     }
 }
 

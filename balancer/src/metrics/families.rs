@@ -2,7 +2,7 @@
 //!
 //! Every family is described in every scrape, also if it has no series now. docs/metrics.md lists them.
 
-use std::fmt::Result;
+use std::{fmt::Result, sync::Arc};
 
 use balancer_steering::{
     bounds::{BoundedCounts, BoundedRequests, Bounds},
@@ -16,8 +16,9 @@ use prometheus_client::{
 };
 
 use super::{
+    Format,
     collector::{GroupReading, MemberReading, Reading},
-    histogram::buckets,
+    pattern::Pattern,
 };
 
 /// A metric that is one number; `value` gives none where it has no series.
@@ -150,15 +151,34 @@ const STATES: [MemberState; 5] = [
 ];
 
 /// Writes all metrics.
-pub(super) fn encode(
-    reading: &Reading,
+pub(super) fn write(
+    text: &mut String,
+    format: Format,
+    reading: &Arc<Reading>,
     bounds: &Bounds,
-    encoder: &mut DescriptorEncoder<'_>,
 ) -> Result {
-    infos(&reading.groups, encoder)?;
+    let of = Arc::clone(reading);
+    format.encode(text, move |encoder| figures(&of.groups, encoder))?;
+    for times in &TIMES {
+        let pattern = Pattern::of(format, times.name, times.help, bounds)?;
+        text.push_str(pattern.head());
+        for (group, member) in members(&reading.groups) {
+            if let Some(requests) = &member.requests {
+                let labels = (group.name(), member.info.slot);
+                pattern.write(text, labels, (times.counts)(requests))?;
+            }
+        }
+    }
+    let of = Arc::clone(reading);
+    format.encode(text, move |encoder| own(&of, encoder))?;
+    format.finish(text)
+}
+
+fn figures(groups: &[GroupReading], encoder: &mut DescriptorEncoder<'_>) -> Result {
+    infos(groups, encoder)?;
     for figure in &OF_GROUP {
         let mut family = encoder.encode_descriptor(figure.name, figure.help, None, figure.kind)?;
-        for group in &reading.groups {
+        for group in groups {
             let Some(value) = (figure.value)(group) else { continue };
             let labels = [("group", group.name())];
             number(&mut family.encode_family(&labels)?, figure.kind, value)?;
@@ -166,17 +186,13 @@ pub(super) fn encode(
     }
     for figure in &OF_MEMBER {
         let mut family = encoder.encode_descriptor(figure.name, figure.help, None, figure.kind)?;
-        for (group, member) in members(&reading.groups) {
+        for (group, member) in members(groups) {
             let Some(value) = (figure.value)(group, member) else { continue };
             let labels = labels(group, member);
             number(&mut family.encode_family(&labels)?, figure.kind, value)?;
         }
     }
-    states(&reading.groups, encoder)?;
-    for times in &TIMES {
-        histogram(times, &reading.groups, bounds, encoder)?;
-    }
-    own(reading, encoder)
+    states(groups, encoder)
 }
 
 fn infos(groups: &[GroupReading], encoder: &mut DescriptorEncoder<'_>) -> Result {
@@ -219,25 +235,6 @@ fn states(groups: &[GroupReading], encoder: &mut DescriptorEncoder<'_>) -> Resul
             let labels = (labels(group, member), [("state", state.name())]);
             family.encode_family(&labels)?.encode_gauge(&u64::from(is_it))?;
         }
-    }
-    Ok(())
-}
-
-fn histogram(
-    times: &Times,
-    groups: &[GroupReading],
-    bounds: &Bounds,
-    encoder: &mut DescriptorEncoder<'_>,
-) -> Result {
-    let (unit, kind) = (Unit::Seconds, MetricType::Histogram);
-    let mut family = encoder.encode_descriptor(times.name, times.help, Some(&unit), kind)?;
-    for (group, member) in members(groups) {
-        let Some(requests) = &member.requests else { continue };
-        let counts = (times.counts)(requests);
-        let (sum, count) = (counts.sum.as_secs_f64(), counts.count());
-        let (labels, buckets) = (labels(group, member), buckets(bounds, counts));
-        let mut series = family.encode_family(&labels)?;
-        series.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use balancer_steering::bounds::{BoundedCounts, Bounds};
+use balancer_steering::bounds::Bounds;
 
 /// What people ask for, in microseconds. Each bound is the end of a fine bucket next to one of these.
 const MICROSECONDS: [u64; 18] = [
@@ -15,10 +15,9 @@ pub fn bounds() -> Bounds {
     Bounds::near(MICROSECONDS.map(Duration::from_micros))
 }
 
-/// The counts between the bounds, each with the bound above it in seconds; above the last is none.
-pub fn buckets(bounds: &Bounds, counts: &BoundedCounts) -> Vec<(f64, u64)> {
-    let ends = bounds.times().map(|time| time.as_secs_f64()).chain([f64::INFINITY]);
-    ends.zip(counts.counts.iter().copied()).collect()
+/// The bounds in seconds, and last the one that is above all times.
+pub fn ends(bounds: &Bounds) -> impl Iterator<Item = f64> {
+    bounds.times().map(|time| time.as_secs_f64()).chain([f64::INFINITY])
 }
 
 #[cfg(test)]
@@ -29,11 +28,10 @@ mod tests {
     fn every_count_has_its_bound_and_the_last_has_none() {
         let bounds = bounds();
         let counts = bounds.fold(|_| 1);
-        let buckets = buckets(&bounds, &counts);
-        assert_eq!(buckets.len(), MICROSECONDS.len() + 1);
-        assert!(buckets.iter().is_sorted_by(|a, b| a.0 < b.0), "{buckets:?}");
-        assert_eq!(buckets.last().map(|bucket| bucket.0), Some(f64::INFINITY));
-        assert_eq!(buckets.iter().map(|bucket| bucket.1).sum::<u64>(), counts.count());
+        let ends: Vec<f64> = ends(&bounds).collect();
+        assert_eq!((ends.len(), counts.counts.len()), (MICROSECONDS.len() + 1, ends.len()));
+        assert!(ends.is_sorted_by(|a, b| a < b), "{ends:?}");
+        assert_eq!(ends.last(), Some(&f64::INFINITY));
     }
 
     #[test]

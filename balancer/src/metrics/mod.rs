@@ -5,23 +5,29 @@
 //! | what is read of each group | `collector` |
 //! | which metrics that makes (pure) | `families` |
 //! | the bounds of histograms (pure) | `histogram` |
+//! | how histograms become text (pure) | `pattern` |
 //! | where they go: HTTP, or a file | `server`, `textfile` |
 
 mod collector;
 mod families;
 mod histogram;
+mod pattern;
 pub mod server;
 pub mod textfile;
 
 use std::{
     fmt,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use anyhow::{Context as _, Result};
 use balancer_steering::steering::Store;
 use prometheus_client::{
-    encoding::{prometheus_text, text},
+    collector::Collector,
+    encoding::{DescriptorEncoder, prometheus_text, text},
     registry::Registry,
 };
 
@@ -58,11 +64,50 @@ impl Format {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
         }
     }
+
+    /// Adds to a text what `part` writes.
+    fn encode<F>(self, text: &mut String, part: F) -> fmt::Result
+    where
+        F: Fn(&mut DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
+    {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Part(part)));
+        match self {
+            Self::OpenMetrics => text::encode_registry(text, &registry),
+            Self::Prometheus => prometheus_text::encode(text, &registry),
+        }
+    }
+
+    /// Adds to a text what must come last.
+    fn finish(self, text: &mut String) -> fmt::Result {
+        match self {
+            Self::OpenMetrics => text::encode_eof(text),
+            Self::Prometheus => Ok(()),
+        }
+    }
+}
+
+/// A part of the text.
+struct Part<F>(F);
+
+impl<F> fmt::Debug for Part<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Part")
+    }
+}
+
+impl<F> Collector for Part<F>
+where
+    F: Fn(&mut DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
+{
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        (self.0)(&mut encoder)
+    }
 }
 
 /// Everything that there is to measure. Several threads may scrape at once.
 pub struct Metrics {
-    registry: Registry,
+    collector: GroupCollector,
     /// How long the last text was: the next is about as long.
     length: AtomicUsize,
 }
@@ -81,9 +126,7 @@ impl Metrics {
     /// Returns an error if the groups cannot be listed, or requests cannot be tracked.
     pub fn new(store: &Store, group: Option<&str>, observe: bool) -> Result<Self> {
         let collector = GroupCollector::new(store, group, observe)?;
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(collector));
-        Ok(Self { registry, length: AtomicUsize::new(0) })
+        Ok(Self { collector, length: AtomicUsize::new(0) })
     }
 
     /// All metrics as they are now. A group that cannot be read is counted as an error, and the others
@@ -93,11 +136,9 @@ impl Metrics {
     /// Returns an error if they cannot be written as text.
     pub fn scrape(&self, format: Format) -> Result<String> {
         let mut text = String::with_capacity(self.length.load(Ordering::Relaxed));
-        match format {
-            Format::OpenMetrics => text::encode(&mut text, &self.registry),
-            Format::Prometheus => prometheus_text::encode(&mut text, &self.registry),
-        }
-        .context("cannot write metrics as text")?;
+        let reading = Arc::new(self.collector.read());
+        families::write(&mut text, format, &reading, self.collector.bounds())
+            .context("cannot write metrics as text")?;
         self.length.store(text.len(), Ordering::Relaxed);
         Ok(text)
     }
