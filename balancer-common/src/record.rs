@@ -21,8 +21,8 @@ pub struct SlotCounters {
 pub struct Misses {
     /// Choices left to the kernel, because no slot of the table had a socket.
     pub fallback: u64,
-    /// Slots that the kernel refused for another reason than being empty, and choices for which a
-    /// map could not be read. Not zero means a defect: of balancer, or of who wrote its maps.
+    /// Slots that the kernel refused for another reason than being empty, and choices for which a map
+    /// could not be read. Not zero means a defect: of balancer, or of who wrote its maps.
     pub errors: u64,
     /// Assured flows that gave their place to new ones: the table is too small.
     pub evicted: u64,
@@ -80,8 +80,7 @@ pub struct GroupRecord {
     pub family: u8,
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: u8,
-    /// How long a queue may stand still before its worker counts as stalled, in microseconds; 0 for
-    /// ever.
+    /// How long a queue may stand still before its worker is stalled, in microseconds; 0 for ever.
     pub avoid_stalled: u32,
     /// How long a new member's weight grows, in milliseconds.
     pub slow_start: u32,
@@ -175,8 +174,7 @@ pub struct LoadRecord {
     pub unasked: u32,
     /// Its weight now; 0 where it is not to be chosen by load, because its socket is gone.
     pub weight: u32,
-    /// How many connections may wait there, as it was last seen; 0 before, and for ever anew with the
-    /// weight.
+    /// How many connections may wait there, as last seen; 0 before, and for ever anew with the weight.
     pub limit: u32,
     /// Cookie of the socket that the counts are of; 0 for none. What belongs to another is not counted.
     pub tenant: u64,
@@ -196,8 +194,10 @@ pub struct LoadRecord {
     pub window: u64,
     /// Where its times are counted in [`crate::maps::TIMES`], plus one; 0 for nowhere.
     pub times: u64,
+    /// The era, see [`crate::request::next_era`]: the same for all slots of a group. It outlives the tenant.
+    pub era: u64,
     /// Zero.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 
 /// Which tenant a socket belongs to.
@@ -254,6 +254,10 @@ pub struct RequestTimes {
     pub to_read: Times,
     /// From the end of the handshake to the first octet of the first answer.
     pub to_first: Times,
+    /// Of `to_answer` those that are counted apart: see [`crate::request::is_apart`].
+    pub apart_to_answer: Times,
+    /// As `apart_to_answer`, of `to_read`.
+    pub apart_to_read: Times,
 }
 
 /// Of a [`Tag`]: the connection was open before counting began.
@@ -398,7 +402,7 @@ const _: () = assert!(size_of::<Offsets>() == 44);
 const _: () = assert!(size_of::<EarlyLook>() == 16);
 const _: () = assert!(size_of::<Watch>() == 16);
 const _: () = assert!(size_of::<Flow>() == 24);
-const _: () = assert!(size_of::<RequestTimes>() == 3 * 8 * BUCKETS);
+const _: () = assert!(size_of::<RequestTimes>() == 5 * 8 * BUCKETS);
 
 #[cfg(feature = "user")]
 mod pod {

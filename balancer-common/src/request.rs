@@ -17,6 +17,13 @@ pub const CLOSED: u64 = 1 << 3;
 /// It migrated, and is counted where it went.
 pub const MOVED: u64 = 1 << 4;
 
+/// The era in which the connection was established, as [`next_era`] numbers them; 0 before the tracker.
+/// It weighs nothing.
+pub const ERA: u64 = 0xFFFF_FF00;
+const ONE_ERA: u64 = 1 << 8;
+/// In a member's era, beside its number: answers on its own connections are counted apart.
+const APART: u64 = 1;
+
 /// One connection that owes an answer, in a member's count.
 pub const OWING: u64 = 1;
 /// One fresh connection, in a member's count.
@@ -38,6 +45,21 @@ pub const fn weight(word: u64) -> u64 {
     let owing = if word & (UNREAD | OWED) != 0 { OWING } else { 0 };
     let fresh = if word & FRESH != 0 { NEW } else { 0 };
     owing + fresh
+}
+
+/// The era that follows a member's. An experiment begins one with each block, and ends with one in which
+/// nothing is counted `apart`: so no connection is of an era that comes after it was established.
+pub const fn next_era(era: u64, apart: bool) -> u64 {
+    let next = (era & ERA).wrapping_add(ONE_ERA) & ERA;
+    // 0 is that of no era.
+    let next = if next == 0 { ONE_ERA } else { next };
+    if apart { next | APART } else { next }
+}
+
+/// Whether answers on the connection with this word are counted apart, since it is of its member's era.
+#[inline(always)]
+pub const fn is_apart(word: u64, era: u64) -> bool {
+    word & ERA | APART == era
 }
 
 /// What a step adds to its member's count.
@@ -114,6 +136,30 @@ mod tests {
             let count = u64::from(owing_now) * OWING + u64::from(new_now) * NEW;
             prop_assert_eq!((owing(count), new(count)), (owing_now, new_now));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn only_connections_of_this_era_are_apart_and_only_in_an_experiment(
+            eras in prop::collection::vec(any::<bool>(), 1..50), bits in 0..32u64, first: u64,
+        ) {
+            let mut era = next_era(first, true);
+            let mut earlier = vec![bits];
+            for apart in eras {
+                let own = era & ERA | bits;
+                prop_assert_eq!(weight(own), weight(bits));
+                prop_assert!(earlier.iter().all(|&word| !is_apart(word, era)));
+                prop_assert_eq!(is_apart(own, era), era & 1 == 1);
+                earlier.push(own);
+                era = next_era(era, apart);
+            }
+        }
+    }
+
+    #[test]
+    fn the_era_after_the_last_is_not_that_of_no_era() {
+        assert_eq!(next_era(ERA, true), next_era(0, true));
+        assert!(!is_apart(0, next_era(ERA, true)));
     }
 
     #[test]

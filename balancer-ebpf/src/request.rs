@@ -17,7 +17,7 @@ use aya_ebpf::{
 use balancer_common::{
     histogram,
     record::{LoadRecord, Place, RequestTimes, Times},
-    request::{self, CLOSED, FRESH, MOVED, OWED, UNREAD},
+    request::{self, CLOSED, ERA, FRESH, MOVED, OWED, UNREAD},
 };
 
 use crate::{
@@ -65,7 +65,11 @@ pub fn read(ctx: &BtfTracePointContext) {
         }
         home.advance(place, before);
         if let Some(times) = home.times() {
-            count_time(&mut times.to_read, now().wrapping_sub(arrived));
+            let time = now().wrapping_sub(arrived);
+            count_time(&mut times.to_read, time);
+            if home.is_apart(before) {
+                count_time(&mut times.apart_to_read, time);
+            }
         }
     } else if before & FRESH != 0 {
         // It came with the end of the handshake, which the kernel handles elsewhere.
@@ -90,7 +94,11 @@ pub fn wrote(ctx: &BtfTracePointContext) {
     {
         let now = now();
         if before & OWED != 0 {
-            count_time(&mut times.to_answer, now.wrapping_sub(place.owed));
+            let time = now.wrapping_sub(place.owed);
+            count_time(&mut times.to_answer, time);
+            if home.is_apart(before) {
+                count_time(&mut times.apart_to_answer, time);
+            }
         }
         if place.established != 0 {
             count_time(&mut times.to_first, now.wrapping_sub(place.established));
@@ -103,7 +111,8 @@ pub fn wrote(ctx: &BtfTracePointContext) {
 #[inline(always)]
 pub fn established(place: &mut Place, record: &mut LoadRecord, epoch: u32) {
     place.established = now();
-    set(place, record, epoch, FRESH);
+    let era = maps::read(&record.era) & ERA;
+    set(place, record, epoch, FRESH | era);
 }
 
 /// A connection ends, as the counting program is told: it owes nothing any more, to its first member or,
@@ -176,6 +185,12 @@ impl Home {
         let before = and(&mut place.work, !bits);
         add(self.record, request::difference(before, before & !bits));
         before
+    }
+
+    /// Whether times of a connection with this word are counted apart.
+    #[inline(always)]
+    fn is_apart(&self, word: u64) -> bool {
+        request::is_apart(word, maps::read(&self.record.era))
     }
 
     #[inline(always)]

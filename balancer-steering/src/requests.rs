@@ -110,6 +110,12 @@ pub struct Requests {
     pub to_read: Histogram,
     /// From the end of the handshake to the first octet of the first answer.
     pub to_first: Histogram,
+    /// Of `to_answer` those on connections that were established since
+    /// [`Experiment::tell_apart`](crate::steering::Experiment::tell_apart) was last called by then. They are
+    /// counted on after the next call, so two readings differ by a block's own if no call is between them.
+    pub apart_to_answer: Histogram,
+    /// As `apart_to_answer`, of `to_read`.
+    pub apart_to_read: Histogram,
 }
 
 impl Requests {

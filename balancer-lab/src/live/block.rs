@@ -15,8 +15,8 @@ pub struct Block {
     pub policy: usize,
     /// How long was measured, burn-in excluded.
     pub seconds: f64,
-    /// Connections that were open when the policy was put in force, so that an earlier one chose their
-    /// member. Answers on them cannot be told from others.
+    /// Connections that were open when the policy had been put in force, so that an earlier one chose their
+    /// member.
     pub carried_over: u64,
     /// Choices that fell back to the kernel's hash.
     pub fallback: u64,
@@ -43,25 +43,43 @@ pub struct Part {
     pub connections: u64,
     /// Requests that waited for an answer, on average over the block.
     pub in_flight: f64,
-    /// From the arrival of a request to its answer.
+    /// From the arrival of a request to its answer, on connections that the block's policy chose.
     #[serde(serialize_with = "buckets")]
     pub to_answer: Histogram,
-    /// From the arrival of data until the worker read it.
+    /// From the arrival of data until the worker read it, on the same.
     #[serde(serialize_with = "buckets")]
     pub to_read: Histogram,
-    /// Answers that were the first on their connection, whose policy is known therefore.
-    pub first_answers: u64,
+    /// As `to_answer`, on connections that were established before.
+    #[serde(serialize_with = "buckets")]
+    pub carried_to_answer: Histogram,
 }
 
 impl Block {
-    /// Times to answer of all members.
+    /// Times to answer of all members, on connections that the block's policy chose.
     pub fn to_answer(&self) -> Histogram {
         sum(self.members.iter().map(|part| &part.to_answer))
     }
 
-    /// Times until read of all members.
+    /// Times until read of all members, on the same.
     pub fn to_read(&self) -> Histogram {
         sum(self.members.iter().map(|part| &part.to_read))
+    }
+
+    /// Times to answer of all members, on connections that were established before.
+    pub fn carried_to_answer(&self) -> Histogram {
+        sum(self.members.iter().map(|part| &part.carried_to_answer))
+    }
+
+    /// Times to answer of all members, whichever policy chose the connection: what clients see.
+    pub fn seen_to_answer(&self) -> Histogram {
+        sum([&self.to_answer(), &self.carried_to_answer()].into_iter())
+    }
+}
+
+impl Part {
+    /// Times to answer, whichever policy chose the connection: what clients see of the worker.
+    pub fn seen_to_answer(&self) -> Histogram {
+        sum([&self.to_answer, &self.carried_to_answer].into_iter())
     }
 }
 

@@ -14,6 +14,8 @@
 //! | the same in words | [`words`] |
 
 pub mod block;
+#[cfg(test)]
+mod carried;
 pub mod contrast;
 pub mod guard;
 pub mod plan;

@@ -14,7 +14,7 @@ use super::{
 use crate::evenness::{Evenness, by_weight};
 
 /// The version of the JSON form.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What is compared, and what it is called: quantiles of the time to answer.
 pub const COMPARED: [(&str, f64); 2] = [("p50", 0.5), ("p99", 0.99)];
@@ -48,7 +48,7 @@ pub struct Standing {
     pub policy: String,
     /// Its blocks.
     pub blocks: usize,
-    /// Answers in them.
+    /// Answers in them, on connections that it chose itself: all that follows is of these.
     pub answers: u64,
     /// Time to answer, over all blocks.
     pub to_answer: Quantiles,
@@ -64,8 +64,11 @@ pub struct Standing {
     pub overflows: Option<u64>,
     /// Choices that fell back to the kernel's hash.
     pub fallback: u64,
-    /// The largest part of the answers that may be on connections that an earlier policy chose.
-    pub carried_over: f64,
+    /// Answers in its blocks on connections that were established before, so that an earlier policy chose
+    /// their member.
+    pub carried_answers: u64,
+    /// Time to answer of these.
+    pub carried_to_answer: Quantiles,
     /// Connections that were open when its blocks began.
     pub open_before: u64,
     /// [`COMPARED`] against the baseline; `None` of the baseline itself, or of too few rounds.
@@ -151,14 +154,8 @@ fn standing(
         (ours.iter().map(|b| b.to_answer()), ours.iter().map(|b| b.to_read()));
     let (to_answer, to_read) = (to_answer.collect::<Vec<_>>(), to_read.collect::<Vec<_>>());
     let answers: u64 = to_answer.iter().map(Histogram::count).sum();
-    let parts = || ours.iter().flat_map(|block| &block.members);
-    let first: u64 = parts().map(|part| part.first_answers).sum();
-    let open_before = ours.iter().map(|block| block.carried_over).sum();
-    let carried = if open_before == 0 || answers == 0 {
-        0.0
-    } else {
-        answers.saturating_sub(first) as f64 / answers as f64
-    };
+    let carried =
+        sum(ours.iter().map(|block| block.carried_to_answer()).collect::<Vec<_>>().iter());
     let spread = |what: fn(&Part) -> f64| {
         let each: Vec<f64> = ours.iter().filter_map(|b| variation(b, weights, what)).collect();
         (!each.is_empty()).then(|| crate::ratio::median(&mut each.clone()))
@@ -175,8 +172,9 @@ fn standing(
         in_flight_cv: spread(|part| part.in_flight),
         overflows: (overflows.len() == ours.len()).then(|| overflows.iter().sum()),
         fallback: ours.iter().map(|block| block.fallback).sum(),
-        carried_over: carried,
-        open_before,
+        carried_answers: carried.count(),
+        carried_to_answer: (&carried).into(),
+        open_before: ours.iter().map(|block| block.carried_over).sum(),
         against: COMPARED
             .map(|(_, share)| if at == 0 { None } else { contrast(at, share, blocks, seed) }),
         generator: generator(&ours),

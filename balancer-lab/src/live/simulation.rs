@@ -52,7 +52,7 @@ impl Truth {
                     in_flight: 1.0,
                     to_read: to_answer.clone(),
                     to_answer,
-                    first_answers: ANSWERS as u64,
+                    carried_to_answer: Histogram::default(),
                 }
             });
             Block {

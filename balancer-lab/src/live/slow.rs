@@ -57,8 +57,10 @@ pub fn slow(blocks: &[Block]) -> Vec<Slow> {
 
 /// The median time to answer of each worker that has answered enough, in seconds.
 fn medians(block: &Block) -> Vec<(u32, f64)> {
-    let parts = block.members.iter().filter(|part| part.to_answer.count() >= LEAST_ANSWERS);
-    parts.filter_map(|part| Some((part.pid, part.to_answer.quantile(0.5)?.as_secs_f64()))).collect()
+    // A worker is as slow to connections that an earlier policy chose.
+    let seen = block.members.iter().map(|part| (part.pid, part.seen_to_answer()));
+    let enough = seen.filter(|(_, answers)| answers.count() >= LEAST_ANSWERS);
+    enough.filter_map(|(pid, answers)| Some((pid, answers.quantile(0.5)?.as_secs_f64()))).collect()
 }
 
 fn judge(pid: u32, logs: &[f64], workers: usize) -> Option<Slow> {

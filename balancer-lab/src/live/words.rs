@@ -18,6 +18,7 @@ pub fn report(outcome: &Outcome) -> String {
         Some((baseline, others)) => (baseline.policy.as_str(), others),
         None => return String::new(),
     };
+    lines.extend(outcome.policies.first().and_then(nothing_told));
     lines.extend(others.iter().map(|standing| sentence(standing, baseline)));
     lines.extend(conclusion(others, baseline));
     lines.extend(outcome.slow.iter().map(slow_sentence));
@@ -89,7 +90,21 @@ pub fn time(seconds: Option<f64>) -> String {
     }
 }
 
+/// Of a policy whose blocks had answers, but none on a connection that it chose.
+fn nothing_told(standing: &Standing) -> Option<String> {
+    let (policy, carried) = (&standing.policy, standing.carried_answers);
+    (standing.answers == 0 && carried > 0).then(|| {
+        format!(
+            "{policy}: nothing can be told, because all {carried} answers in its blocks were on connections that \
+             were open before; it takes longer blocks or clients that connect anew"
+        )
+    })
+}
+
 fn sentence(standing: &Standing, baseline: &str) -> String {
+    if let Some(nothing) = nothing_told(standing) {
+        return nothing;
+    }
     let parts = COMPARED.iter().zip(&standing.against).rev().map(|((what, _), contrast)| {
         contrast.as_ref().map_or_else(
             || format!("{what} not compared: no two rounds have it both here and under {baseline}"),
@@ -177,17 +192,18 @@ pub fn span(time: Duration) -> String {
     }
 }
 
-fn carried_over(outcome: &Outcome) -> Option<String> {
-    let worst =
-        outcome.policies.iter().map(|standing| standing.carried_over).fold(0.0_f64, f64::max);
-    let open: u64 = outcome.policies.iter().map(|standing| standing.open_before).sum();
-    let blocks: usize = outcome.policies.iter().map(|standing| standing.blocks).sum();
-    (open > 0 && worst > 0.0).then(|| {
+/// One line per policy that has been in force while earlier connections were answered.
+fn carried_over(outcome: &Outcome) -> impl Iterator<Item = String> + '_ {
+    outcome.policies.iter().filter(|standing| standing.carried_answers > 0).map(|standing| {
+        let (carried, times) = (standing.carried_answers, &standing.carried_to_answer);
+        let all = carried.saturating_add(standing.answers);
         format!(
-            "carry-over: {open} connections were open at the beginning of {blocks} blocks, chosen by the policy \
-             before; up to {} of a policy's answers may be on such connections, which pulls the policies \
-             together",
-            percent(worst)
+            "carry-over: {}: {carried} more answers ({} of all in its blocks) were on connections that an earlier \
+             policy had chosen, p50 {}, p99 {}; they are in none of its figures",
+            standing.policy,
+            percent(carried as f64 / all as f64),
+            time(times.p50),
+            time(times.p99)
         )
     })
 }

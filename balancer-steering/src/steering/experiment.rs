@@ -114,6 +114,7 @@ impl Steering {
         if let Some(before) = &before {
             self.put_in_force(before.policy, before.options)?;
         }
+        self.maps.loads.advance_era(false);
         directory::remove_directory(&place)?;
         Ok(before.map(|before| Abandoned {
             experimenter: before.agent,
@@ -134,6 +135,7 @@ impl Steering {
         }
         let Some(_lock) = self.lock()? else { return Ok(false) };
         let there = place.exists();
+        self.maps.loads.advance_era(false);
         directory::remove_directory(&place)?;
         Ok(there)
     }
@@ -175,6 +177,21 @@ impl Experiment {
         Ok(true)
     }
 
+    /// Counts apart, from now on, answers on connections that are established from now on: see
+    /// [`Requests::apart_to_answer`](crate::requests::Requests::apart_to_answer). False as
+    /// [`Experiment::switch`].
+    ///
+    /// # Errors
+    /// Returns an error if the group's lock cannot be had.
+    pub fn tell_apart(&self, steering: &Steering) -> Result<bool> {
+        let Some(_lock) = steering.lock()? else { return Ok(false) };
+        if !self.is_ours()? {
+            return Ok(false);
+        }
+        steering.maps.loads.advance_era(true);
+        Ok(true)
+    }
+
     /// Puts back what was in force, and removes the note; false as [`Experiment::switch`].
     ///
     /// # Errors
@@ -186,6 +203,7 @@ impl Experiment {
         }
         let (policy, options) = self.before;
         steering.put_in_force(policy, options)?;
+        steering.maps.loads.advance_era(false);
         directory::remove_directory(&self.directory)?;
         Ok(true)
     }

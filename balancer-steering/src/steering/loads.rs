@@ -2,7 +2,7 @@
 
 use std::{mem::offset_of, os::fd::BorrowedFd, path::Path, sync::atomic::Ordering};
 
-use balancer_common::{MAX_SLOTS, maps, record::LoadRecord};
+use balancer_common::{MAX_SLOTS, maps, record::LoadRecord, request};
 
 use super::shared::SharedWords;
 use crate::error::Result;
@@ -90,9 +90,19 @@ impl Loads {
         self.0.set(word(slot, offset_of!(LoadRecord, weight)), both);
     }
 
-    /// Forgets all of a slot.
+    /// Forgets all of a slot but the era, which is the group's.
     pub fn clear(&self, slot: u32) {
-        (0..WORDS).for_each(|field| self.0.set(word(slot, 0) + field, 0));
+        let era = word(slot, offset_of!(LoadRecord, era));
+        let all = word(slot, 0)..word(slot, 0) + WORDS;
+        all.filter(|&field| field != era).for_each(|field| self.0.set(field, 0));
+    }
+
+    /// Begins the next era: `apart`, if answers on connections that are established in it are to be counted
+    /// apart. Also for slots that nobody has: a member that comes is in it too.
+    pub fn advance_era(&self, apart: bool) {
+        let era = |slot| word(slot, offset_of!(LoadRecord, era));
+        let next = request::next_era(self.0.get(era(0)), apart);
+        (0..MAX_SLOTS).for_each(|slot| self.0.set(era(slot), next));
     }
 
     /// Forgets what connections owe, and where their times were counted.

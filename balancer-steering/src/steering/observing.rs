@@ -81,7 +81,7 @@ impl Steering {
         let mut all = Vec::new();
         for member in self.members()? {
             let slot = member.slot;
-            let [to_answer, to_read, to_first] = self
+            let [to_answer, to_read, to_first, apart_to_answer, apart_to_read] = self
                 .times_of(slot, &times)
                 .map_or_else(Default::default, |index| times.read(index));
             all.push(Requests {
@@ -92,6 +92,8 @@ impl Steering {
                 to_answer,
                 to_read,
                 to_first,
+                apart_to_answer,
+                apart_to_read,
             });
         }
         Ok(Some(all))

@@ -150,7 +150,13 @@ impl TimesElements {
     /// Returns an error if the kernel refuses.
     pub fn clear(&mut self, index: u32) -> Result<()> {
         let none = [0; BUCKETS];
-        let none = RequestTimes { to_answer: none, to_read: none, to_first: none };
+        let none = RequestTimes {
+            to_answer: none,
+            to_read: none,
+            to_first: none,
+            apart_to_answer: none,
+            apart_to_read: none,
+        };
         self.0.set(index, none, 0).context("cannot begin a member's times")
     }
 }
@@ -167,16 +173,17 @@ impl Times {
         self.0.count() as u64 / WORDS_EACH as u64
     }
 
-    /// The times to answer, to read, and to the first answer of an element.
-    pub fn read(&self, index: u64) -> [Histogram; 3] {
+    /// The times to answer, to read, and to the first answer of an element; then those to answer and to read
+    /// that are counted apart.
+    pub fn read(&self, index: u64) -> [Histogram; 5] {
         let start = Self::start(index);
-        [0, 1, 2].map(|which| {
+        [0, 1, 2, 3, 4].map(|which| {
             let first = start + which * BUCKETS;
             Histogram::new((first..first + BUCKETS).map(|word| self.0.get(word)))
         })
     }
 
-    /// As [`Times::read`], between bounds: nothing is copied but what is counted there.
+    /// As [`Times::read`], between bounds and without what is counted apart: nothing is copied but what is counted there.
     pub fn fold(&self, index: u64, bounds: &Bounds) -> [BoundedCounts; 3] {
         let start = Self::start(index);
         [0, 1, 2].map(|which| {

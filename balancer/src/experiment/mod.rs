@@ -29,7 +29,7 @@ use balancer_steering::{
     policy::Policy,
     steering::{Experiment, Steering},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use self::{generator::Generator, reading::Reading};
 pub use self::{progress::Progress, stopping::Stopping, temporary::Temporary};
@@ -40,6 +40,10 @@ const SAMPLING: Duration = Duration::from_millis(100);
 
 /// After so many samples the guard looks.
 const GUARDING: u32 = 10;
+
+/// A handshake that is under way when a policy is put in force is through so much later: what an earlier
+/// policy chose is told by when it is established.
+const SETTLING: Duration = Duration::from_millis(500);
 
 /// What is to be run.
 pub struct Setting {
@@ -131,7 +135,7 @@ impl Running<'_> {
                 }
             };
             if turn.policy == 0 {
-                guard.baseline(&block.to_answer());
+                guard.baseline(&block.seen_to_answer());
                 clean &= block.overflows.is_none_or(|count| count == 0);
             }
             // The first is for the guard alone.
@@ -153,13 +157,22 @@ impl Running<'_> {
         if !self.experiment.switch(self.steering, policy, options)? {
             return Ok(Err(Ended::Superseded));
         }
+        let (plan, begun) = (&self.setting.plan, Instant::now());
+        // A load generator has ended by now, and the next has not begun.
+        let settling = match self.setting.load {
+            None => SETTLING.min(plan.burn_in / 2),
+            Some(_) => Duration::ZERO,
+        };
+        if self.stopping.within(settling).await {
+            return Ok(Err(Ended::Interrupted));
+        }
+        if !self.experiment.tell_apart(self.steering)? {
+            return Ok(Err(Ended::Superseded));
+        }
         let carried_over = reading::open(self.steering)?;
-        let begun = Instant::now();
         let mut generator = self.setting.load.as_deref().map(Generator::start).transpose()?;
-        let plan = &self.setting.plan;
-        tokio::select! {
-            () = sleep(plan.burn_in) => {}
-            () = self.stopping.asked() => return Ok(Err(Ended::Interrupted)),
+        if self.stopping.within(plan.burn_in - settling).await {
+            return Ok(Err(Ended::Interrupted));
         }
         let before = Reading::take(self.steering)?;
         let (measured, mut sampled) = (Instant::now(), reading::Sampled::default());
@@ -167,9 +180,8 @@ impl Running<'_> {
         let mut watch = guard.watch();
         let mut told = None;
         for sample in 1.. {
-            tokio::select! {
-                () = sleep(SAMPLING) => {}
-                () = self.stopping.asked() => return Ok(Err(Ended::Interrupted)),
+            if self.stopping.within(SAMPLING).await {
+                return Ok(Err(Ended::Interrupted));
             }
             self.progress.passed(SAMPLING);
             sampled.add(self.steering)?;
@@ -206,5 +218,5 @@ fn alarm(watch: &mut Watch<'_>, block: &Block, clean: bool) -> Option<Alarm> {
     if let Some(count) = block.overflows.filter(|count| clean && *count > 0) {
         return Some(Alarm::Lost(count));
     }
-    watch.look(&block.to_answer()).err()
+    watch.look(&block.seen_to_answer()).err()
 }

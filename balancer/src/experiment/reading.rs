@@ -39,15 +39,16 @@ impl Reading {
                 member.map_or(0, |member| member.tally.established)
             };
             let member = later.snapshot.members.iter().find(|member| member.slot == now.slot);
+            let to_answer = now.apart_to_answer.since(&earlier.apart_to_answer);
             Part {
                 slot: now.slot,
                 pid: member.map_or(0, |member| member.pid),
                 connections: established(&later.snapshot)
                     .saturating_sub(established(&self.snapshot)),
                 in_flight: 0.0,
-                to_answer: now.to_answer.since(&earlier.to_answer),
-                to_read: now.to_read.since(&earlier.to_read),
-                first_answers: now.to_first.since(&earlier.to_first).count(),
+                carried_to_answer: now.to_answer.since(&earlier.to_answer).since(&to_answer),
+                to_read: now.apart_to_read.since(&earlier.apart_to_read),
+                to_answer,
             }
         };
         let overflows =

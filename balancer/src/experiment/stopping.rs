@@ -1,7 +1,12 @@
 //! The signals that end an experiment in order: SIGINT, SIGTERM and SIGHUP.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
 
 /// From now on none of them ends this process by itself.
 pub struct Stopping([Signal; 3]);
@@ -17,9 +22,14 @@ impl Stopping {
         ]))
     }
 
-    /// Waits for one.
-    pub async fn asked(&mut self) {
+    /// Waits so long; true if one comes in that time, and then at once.
+    pub async fn within(&mut self, time: Duration) -> bool {
         let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
+        tokio::select! {
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+            _ = hangup.recv() => true,
+            () = sleep(time) => false,
+        }
     }
 }

@@ -2,12 +2,15 @@
 //! after it, however it ends; and a worker that is slow is named.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     process::{Command, Stdio},
+    sync::{Arc, Mutex},
 };
 
+use balancer_steering::{group::Protocol, policy::Policy};
 use harness::{
-    Host,
+    Host, TestGroup,
     load::Load,
     needs_kernel,
     running::{send, wait_until, wait_until_gone, watch},
@@ -83,6 +86,37 @@ fn at_its_end_what_was_in_force_is_in_force_again_and_no_request_was_lost() {
         assert!(said.contains("round-robin: ") && said.contains("6 rounds"), "{said}");
         assert_eq!(policy(host), "hash");
         assert!(!is_noted(host));
+    });
+}
+
+#[test]
+fn answers_on_connections_that_outlast_all_blocks_tell_nothing_of_a_policy() {
+    Host::with(|host| {
+        if !needs_kernel(6, 3) {
+            return;
+        }
+        let group = TestGroup::new(host, Protocol::Tcp, Policy::RoundRobin, &[1]);
+        let client = group.connect(1).remove(0);
+        let worker: TcpStream = group.accept_all(0).remove(0).into();
+        worker.set_nonblocking(false).unwrap();
+        let connection = Arc::new(Mutex::new((client, worker)));
+        let load = Load::start(move || {
+            let (client, worker) = &mut *connection.lock().unwrap();
+            client.write_all(b"some")?;
+            worker.read_exact(&mut [0; 4])?;
+            worker.write_all(b"some")?;
+            client.read_exact(&mut [0; 4])
+        });
+        let address = group.address.to_string();
+        let args = ["compare", &address, "--policies", "hash,random", "--blocks", "1"];
+        let said = host.succeed(&[&args[..], &["--block-time", "600ms", "--yes"]].concat());
+        load.end();
+        for policy in ["hash", "random"] {
+            let says = |line: &str, what| line.starts_with(policy) && line.contains(what);
+            assert!(said.lines().any(|line| says(line, ": nothing can be told")), "{said}");
+            let carried = format!("carry-over: {policy}");
+            assert!(said.lines().any(|line| line.starts_with(&carried)), "{said}");
+        }
     });
 }
 

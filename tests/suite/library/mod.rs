@@ -3,6 +3,7 @@
 mod arrows;
 mod churn;
 mod cpu;
+mod eras;
 mod flows;
 mod kernel_cases;
 mod load;
