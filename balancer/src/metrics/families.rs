@@ -40,7 +40,7 @@ const fn gauge<F: Copy>(name: &'static str, help: &'static str, value: F) -> Fig
     Figure { name, help, kind: MetricType::Gauge, value }
 }
 
-const OF_GROUP: [Figure<OfGroup>; 5] = [
+const OF_GROUP: [Figure<OfGroup>; 8] = [
     counter(
         "balancer_fallbacks",
         "Choices left to the kernel's hash, because no member could take the connection.",
@@ -62,23 +62,47 @@ const OF_GROUP: [Figure<OfGroup>; 5] = [
     gauge("balancer_observed", "Whether the group's requests are tracked.", |group| {
         Some(group.observed.into())
     }),
+    gauge("balancer_flow_limit", "How many flows there is room for.", |group| {
+        Some(group.snapshot.flows?.room.into())
+    }),
+    counter(
+        "balancer_evicted_flows",
+        "Flows that were cut short for want of room though they went on.",
+        |group| Some(group.snapshot.flows?.evicted),
+    ),
+    counter(
+        "balancer_evicted_unassured_flows",
+        "Flows whose clients had not sent again after an answer, and that gave their place to new ones.",
+        |group| Some(group.snapshot.flows?.evicted_unassured),
+    ),
 ];
 
-const OF_MEMBER: [Figure<OfMember>; 12] = [
+const OF_MEMBER: [Figure<OfMember>; 14] = [
     counter("balancer_choices", "Times the program chose the member.", |_, member| {
         Some(member.info.tally.selected)
     }),
     counter(
         "balancer_connections",
         "Connections that were established with the member, whoever chose it.",
-        |group, member| group.snapshot.counted.then_some(member.info.tally.established),
+        |group, member| tcp(group, group.snapshot.counted.then_some(member.info.tally.established)),
+    ),
+    counter(
+        "balancer_flows",
+        "Flows that began with the member or moved there, whoever chose it.",
+        |group, member| group.snapshot.flows.map(|_| member.info.tally.established),
     ),
     counter(
         "balancer_migrations",
-        "Connections that moved to the member out of the queue of a listener that closed.",
+        "Connections that moved to the member out of the queue of a listener that closed; and flows of a socket \
+         that closed.",
         |_, member| Some(member.info.tally.migrated),
     ),
-    gauge("balancer_open_connections", "Connections that are open.", |_, member| member.info.open),
+    gauge("balancer_open_connections", "Connections that are open.", |group, member| {
+        tcp(group, member.info.open)
+    }),
+    gauge("balancer_open_flows", "Flows that have not ended.", |group, member| {
+        group.snapshot.flows.and(member.info.open)
+    }),
     gauge(
         "balancer_busy_connections",
         "Open connections that owe an answer, or on which nothing has come yet.",
@@ -110,6 +134,11 @@ const OF_MEMBER: [Figure<OfMember>; 12] = [
         |_, member| member.info.load,
     ),
 ];
+
+/// What only TCP has.
+fn tcp(group: &GroupReading, figure: Option<u64>) -> Option<u64> {
+    figure.filter(|_| group.snapshot.group.protocol == Protocol::Tcp)
+}
 
 fn waiting(group: &GroupReading, member: &MemberReading, of: Protocol) -> Option<u64> {
     let backlog = member.backlog.filter(|_| group.snapshot.group.protocol == of)?;

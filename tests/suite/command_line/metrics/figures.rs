@@ -6,8 +6,14 @@ use std::{
     net::TcpStream,
 };
 
-use balancer_steering::{group::Protocol, policy::Policy};
-use harness::{Host, TestGroup, client, needs_kernel, running::wait_until};
+use balancer_steering::{
+    flows::{Flows, TIMEOUT},
+    group::Protocol,
+    policy::Policy,
+};
+use harness::{
+    Host, TestGroup, client, group::PATIENT, needs_kernel, running::wait_until, servers::Client,
+};
 use rustix::process::Signal;
 
 use super::{is, scrape, series, serve, sum};
@@ -77,6 +83,29 @@ fn datagrams_are_choices_and_what_waits_of_them_is_bytes() {
         {
             assert!(!found.keys().any(|name| name.starts_with(metric)), "{metric}");
         }
+    });
+}
+
+#[test]
+fn flows_and_what_was_evicted_of_them_are_figures_of_their_own() {
+    Host::with(|host| {
+        let address = ([127, 0, 0, 1], 0).into();
+        let flows = Some(Flows::new(TIMEOUT, 1));
+        let policy = Policy::RoundRobin;
+        let group =
+            TestGroup::flowing(host, Protocol::Udp, address, policy, PATIENT, flows, &[1, 1]);
+        let room = 64 * 15;
+        let address = group.address.to_string();
+        (0..2 * room).for_each(|_| Client::of(&address).tell());
+        let found = series(&host.succeed(&["metrics"]));
+        is(sum(&found, "balancer_flow_limit"), room);
+        is(sum(&found, "balancer_flows_total"), 2 * room);
+        let open = sum(&found, "balancer_open_flows");
+        assert!(open <= room.into(), "{open}");
+        let evicted = sum(&found, "balancer_evicted_unassured_flows_total");
+        assert!((evicted - (f64::from(2 * room) - open)).abs() < 0.5, "{evicted} of {open}");
+        is(sum(&found, "balancer_evicted_flows_total"), 0);
+        assert!(!found.keys().any(|name| name.starts_with("balancer_open_connections")));
     });
 }
 
