@@ -98,6 +98,8 @@ pub struct GroupRecord {
     pub flow_timeout: u32,
     /// What the keys of its flows are made with, so that nobody else can make them.
     pub flow_seed: u64,
+    /// Name of the service that the group is of, filled up with zeros; all zeros for none.
+    pub service: [u8; 32],
 }
 
 /// Life of a slot.
@@ -391,7 +393,7 @@ pub struct AgentRecord {
 
 const _: () = assert!(size_of::<SlotCounters>() == 24);
 const _: () = assert!(size_of::<Misses>() == 32);
-const _: () = assert!(size_of::<GroupRecord>() == 88);
+const _: () = assert!(size_of::<GroupRecord>() == 120);
 const _: () = assert!(size_of::<MemberRecord>() == 48);
 const _: () = assert!(size_of::<AgentRecord>() == 40 + WHY_BYTES);
 const _: () = assert!(size_of::<LoadRecord>() == 128);

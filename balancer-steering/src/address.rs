@@ -6,6 +6,8 @@ use std::{
     str::FromStr,
 };
 
+use crate::protocol::Protocol;
+
 /// A local address to listen on. `[::]` takes IPv4 too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddress(pub SocketAddr);
@@ -57,6 +59,38 @@ impl fmt::Display for ServedAddress {
             Self::Port(port) => write!(f, ":{port}"),
             Self::Exactly(address) => address.fmt(f),
         }
+    }
+}
+
+/// What `attach` names: an address that is served, and, if it is said, by which protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachAddress {
+    /// `udp/` before it.
+    pub protocol: Option<Protocol>,
+    /// The address.
+    pub address: ServedAddress,
+}
+
+impl FromStr for AttachAddress {
+    type Err = ListenAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ListenAddressError> {
+        let (protocol, address) = match text.split_once('/') {
+            Some(("tcp", address)) => (Some(Protocol::Tcp), address),
+            Some(("udp", address)) => (Some(Protocol::Udp), address),
+            _ => (None, text),
+        };
+        let address = address.parse().map_err(|_| ListenAddressError(text.to_owned()))?;
+        Ok(Self { protocol, address })
+    }
+}
+
+impl fmt::Display for AttachAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(protocol) = self.protocol {
+            write!(f, "{protocol}/")?;
+        }
+        self.address.fmt(f)
     }
 }
 
@@ -136,6 +170,7 @@ mod tests {
         fn no_text_makes_the_parser_panic(text: String) {
             let _ = text.parse::<ListenAddress>();
             let _ = text.parse::<ServedAddress>();
+            let _ = text.parse::<AttachAddress>();
         }
     }
 
@@ -157,6 +192,18 @@ mod tests {
         assert_eq!(matches("[::]:80"), [false, true]);
         assert_eq!(matches(":81"), [false, false]);
         assert!(":0".parse::<ServedAddress>().is_err());
+    }
+
+    #[test]
+    fn a_protocol_may_be_said_before_an_address_as_it_is_shown() {
+        for text in ["udp/:443", "tcp/[::]:80", "127.0.0.1:80"] {
+            assert_eq!(text.parse::<AttachAddress>().unwrap().to_string(), text);
+        }
+        assert_eq!("udp/:53".parse::<AttachAddress>().unwrap().protocol, Some(Protocol::Udp));
+        for text in ["sctp/:53", "udp/", "udp/tcp/:53"] {
+            let message = text.parse::<AttachAddress>().unwrap_err().to_string();
+            assert!(message.contains(&format!("`{text}`")), "{message}");
+        }
     }
 
     #[test]

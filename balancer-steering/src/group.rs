@@ -13,6 +13,7 @@ use crate::{
     options::{PolicyOptions, Share},
     policy::Policy,
     process::Identity,
+    service::ServiceName,
 };
 
 /// What makes a group the same group.
@@ -55,6 +56,8 @@ pub struct GroupSpec {
     pub flows: Option<Flows>,
     /// Its place among the groups of the host, which it gets when it is made.
     pub index: u32,
+    /// The service that it is of, if any.
+    pub service: Option<ServiceName>,
 }
 
 /// Why a pinned record is no group of ours.
@@ -99,6 +102,7 @@ impl From<GroupSpec> for GroupRecord {
             flow_sets: group.flows.map_or(0, |flows| flows.sets),
             flow_timeout: whole(group.flows.map(|flows| flows.timeout.as_millis())),
             flow_seed: group.flows.map_or(0, |flows| flows.seed),
+            service: ServiceName::to_record(group.service),
         }
     }
 }
@@ -154,6 +158,8 @@ impl TryFrom<GroupRecord> for GroupSpec {
                 seed: record.flow_seed,
             }),
             index: record.index,
+            service: ServiceName::from_record(record.service)
+                .map_err(|_| ForeignRecord::Damaged("the name of its service"))?,
         })
     }
 }
@@ -207,6 +213,7 @@ mod tests {
             adopted: bool, replaced: bool, reported: bool, stalled: u32, slow: u32, counted: bool,
             observe: bool, share in 0..=100u8,
             index: u32, room: u32, flows: bool, timeout in 1..u32::MAX,
+            service in prop::option::of("[a-z]{1,32}"),
             policy in prop::sample::select(Policy::ALL.to_vec()),
         ) {
             let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
@@ -227,6 +234,7 @@ mod tests {
                 counted,
                 flows: flows.then(|| Flows::new(Duration::from_millis(timeout.into()), room)),
                 index,
+                service: service.and_then(|name| name.parse().ok()),
             };
             prop_assert_eq!(GroupSpec::try_from(GroupRecord::from(group)), Ok(group));
         }

@@ -20,7 +20,7 @@
 //!
 //! | what | modules |
 //! | --- | --- |
-//! | words, checked | [`address`], [`weight`], [`policy`], [`metric`], [`options`], [`flows`], [`policy_spec`], [`group`], [`time_span`] |
+//! | words, checked | [`address`], [`weight`], [`policy`], [`metric`], [`options`], [`flows`], [`policy_spec`], [`group`], [`service`], [`time_span`] |
 //! | the groups of this machine, with the processes that serve them | [`discovery`] |
 //! | sockets and processes | [`socket`], [`process`], [`affinity`] |
 //! | sockets of other programs, and the connections that they have already | [`adoption`], [`existing`] |
@@ -55,6 +55,7 @@ pub mod process;
 mod protocol;
 pub mod requests;
 mod server;
+pub mod service;
 pub mod slow_start;
 pub mod snapshot;
 pub mod socket;

@@ -8,6 +8,7 @@ use crate::{
     metric::Metric,
     options::{PolicyOptions, STALL, Share},
     policy::Policy,
+    service::ServiceName,
 };
 
 /// A group at one moment.
@@ -103,6 +104,9 @@ pub struct GroupInfo {
     pub address: String,
     /// Inode of the network namespace.
     pub netns: u64,
+    /// The service that it is of, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
 }
 
 /// One member.

@@ -32,6 +32,7 @@ pub fn snapshot() -> Snapshot {
             protocol: Protocol::Tcp,
             address: "127.0.0.1:8080".to_owned(),
             netns: 4_026_531_840,
+            service: None,
         },
         policy: Policy::Weighted,
         options: OptionsInfo::default(),

@@ -208,6 +208,7 @@ fn steered(bpffs: &Path) -> Result<(Seats, SocketAddr)> {
         counted: true,
         flows: None,
         index: 0,
+        service: None,
         options: PolicyOptions::default(),
     };
     let store = Store::prepare(bpffs)?;

@@ -33,8 +33,15 @@ pub use self::{
     top::TopArgs,
 };
 use balancer_steering::{
-    address::ServedAddress, discovery::NetnsArgument, policy::Policy, privilege,
-    steering::DEFAULT_BPFFS, time_span::TimeSpan, weight::WorkerWeight, who::Who,
+    address::{AttachAddress, ServedAddress},
+    discovery::NetnsArgument,
+    policy::Policy,
+    privilege,
+    service::ServiceName,
+    steering::DEFAULT_BPFFS,
+    time_span::TimeSpan,
+    weight::WorkerWeight,
+    who::Who,
 };
 
 /// Steers new connections among the processes that share a port with SO_REUSEPORT: round robin,
@@ -140,6 +147,7 @@ Examples:
   balancer attach :53 --udp --flow none --once          DNS; stays after the command has returned
   balancer attach :8080 --slow-start 1m                 servers that join get more by and by
   balancer attach :80 --netns 4711                      in a container
+  balancer attach :80 :443 udp/:443 --service web       IPv4 and IPv6, TCP and UDP, as one
 
 The servers must have set SO_REUSEPORT (nginx: `listen 80 reuseport`); `balancer groups` lists
 those that have. Ctrl-C gives the group back to the kernel's hash; the servers do not notice.
@@ -148,17 +156,25 @@ A server that joins later is steered within 100 ms of its `listen`, which the ke
 has no such report, so new sockets are looked for every 50 ms. With --once no agent stays: a server
 that joins later gets nothing while another lives, until you detach and attach again.
 
+One server with several addresses is several groups. With --service they are steered together or not at
+all, and the other commands act on all of them: balancer drain --service web 4711.
+
 For UDP a choice is made for each flow: the datagrams from one address and port go to one server,
 whatever else comes or goes, until nobody has sent for --flow-timeout. With --flow none each datagram
 is a choice: `round-robin`, `weighted` and `random` spread those of one client over the servers.")]
 pub struct AttachArgs {
-    /// What the servers serve: ADDRESS:PORT, or :PORT for the only group on that port
-    #[arg(value_name = "ADDRESS")]
-    pub address: ServedAddress,
+    /// What the servers serve: ADDRESS:PORT, or :PORT for the only group on that port; with --service for
+    /// all groups on it. udp/ or tcp/ before it says the protocol
+    #[arg(value_name = "ADDRESS", required = true)]
+    pub addresses: Vec<AttachAddress>,
 
-    /// Steer the UDP sockets at that address
+    /// Steer the UDP sockets at addresses without a protocol
     #[arg(long)]
     pub udp: bool,
+
+    /// Steer all groups at these addresses as one service of this name
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<ServiceName>,
 
     /// How the server of a new connection (UDP: of a flow) is chosen [default: round-robin]
     #[arg(long, value_name = "POLICY", value_parser = values::policy())]
@@ -194,7 +210,7 @@ pub struct AttachArgs {
     pub takeover: bool,
 
     /// The group's name [default: PROTOCOL-PORT, or PROTOCOL-PORT-ADDRESS if that is taken]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "service")]
     pub name: Option<String>,
 
     /// Print nothing but errors

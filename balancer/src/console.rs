@@ -63,6 +63,8 @@ impl Write for LogWriter {
 /// What an agent shows. It waits for nobody who reads it.
 pub struct Console {
     mode: Mode,
+    /// Before each line.
+    prefix: String,
     started: Instant,
     last: Option<(Instant, Snapshot)>,
 }
@@ -72,6 +74,8 @@ enum Mode {
     Quiet,
     Plain,
     Live,
+    /// Only lines: several groups have the terminal.
+    Part,
 }
 
 impl Console {
@@ -85,21 +89,31 @@ impl Console {
         } else {
             Mode::Plain
         };
-        Self { mode, started: Instant::now(), last: None }
+        Self::of(mode, String::new())
+    }
+
+    /// Of one group of several that one process watches: what happens there, and how the groups are is what
+    /// `status` and `top` show.
+    pub fn part(quiet: bool, group: &str) -> Self {
+        Self::of(if quiet { Mode::Quiet } else { Mode::Part }, format!("{group}: "))
+    }
+
+    fn of(mode: Mode, prefix: String) -> Self {
+        Self { mode, prefix, started: Instant::now(), last: None }
     }
 
     /// How often [`Console::update`] is worth calling.
     pub fn interval(&self) -> Duration {
         match self.mode {
             Mode::Live => Duration::from_millis(250),
-            Mode::Plain | Mode::Quiet => Duration::from_secs(1),
+            Mode::Plain | Mode::Part | Mode::Quiet => Duration::from_secs(1),
         }
     }
 
     /// Prints a line.
     pub fn line(&self, line: &str) {
         if self.mode != Mode::Quiet {
-            output::print(Stream::Out, format!("{line}\n"));
+            output::print(Stream::Out, format!("{}{line}\n", self.prefix));
         }
     }
 
@@ -118,7 +132,7 @@ impl Console {
         self.last = Some((now, snapshot.clone()));
         let elapsed = now - self.started;
         match self.mode {
-            Mode::Quiet => {}
+            Mode::Quiet | Mode::Part => {}
             Mode::Plain => self.line(&line::progress(&snapshot, &rates, elapsed)),
             Mode::Live => output::show(Shown { snapshot, rates, elapsed }),
         }

@@ -1,12 +1,12 @@
-//! Which of the groups that were found is meant. Pure.
+//! Which of the groups that were found are meant: one, or all of a service. Pure.
 
 use std::{fmt, net::SocketAddr};
 
 use balancer_steering::{
-    address::ServedAddress,
+    address::{AttachAddress, ServedAddress},
     discovery::{FoundGroup, NetnsArgument, Problem, UnrelatedSocket},
     escape::printable,
-    group::Protocol,
+    group::{GroupIdentity, Protocol},
 };
 
 /// What was asked for.
@@ -14,8 +14,8 @@ use balancer_steering::{
 pub struct Target<'a> {
     /// Where.
     pub address: ServedAddress,
-    /// UDP and nothing else.
-    pub udp: bool,
+    /// By which protocol, if that was said.
+    pub protocol: Option<Protocol>,
     /// In which network namespace, unless it is our own.
     pub netns: Option<&'a NetnsArgument>,
 }
@@ -44,17 +44,70 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// All groups that are meant of a service. A port alone means those of TCP, or if there are none,
+    /// those of UDP.
+    ///
+    /// # Errors
+    /// Returns an error if it is none, or two that cannot be told apart.
+    fn all(&self, groups: &'a [FoundGroup]) -> Result<Vec<&'a FoundGroup>, Unclear<'a>> {
+        let mut meant: Vec<_> = groups.iter().filter(|group| self.is_meant(group)).collect();
+        if meant.iter().any(|group| group.identity.protocol == Protocol::Tcp) && !self.is_udp() {
+            meant.retain(|group| group.identity.protocol == Protocol::Tcp);
+        }
+        match meant.as_slice() {
+            [] => Err(Unclear::None(*self)),
+            _ if meant.iter().any(|group| is_ambiguous(group, &meant)) => {
+                Err(Unclear::Several(*self, meant))
+            }
+            _ => Ok(meant),
+        }
+    }
+
+    fn is_udp(&self) -> bool {
+        self.protocol == Some(Protocol::Udp)
+    }
+
     fn is_meant(&self, group: &FoundGroup) -> bool {
-        let either = !self.udp && matches!(self.address, ServedAddress::Port(_));
-        let wanted = if self.udp { Protocol::Udp } else { Protocol::Tcp };
+        let either = self.protocol.is_none() && matches!(self.address, ServedAddress::Port(_));
+        let wanted = self.protocol.unwrap_or(Protocol::Tcp);
         self.address.matches(group.identity.address)
             && (either || group.identity.protocol == wanted)
     }
 }
 
+/// The groups of a service: all that any of these targets means, each once, in the order in which they are
+/// named.
+///
+/// # Errors
+/// Returns an error if one of the targets means none, or two that cannot be told apart.
+pub fn of_service<'a>(
+    targets: &[Target<'a>],
+    groups: &'a [FoundGroup],
+) -> Result<Vec<&'a FoundGroup>, Unclear<'a>> {
+    let mut all: Vec<&FoundGroup> = Vec::new();
+    for target in targets {
+        for group in target.all(groups)? {
+            if !all.iter().any(|other| other.identity == group.identity) {
+                all.push(group);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Whether another group has the same address, so that no command means one of them.
+fn is_ambiguous(group: &FoundGroup, groups: &[&FoundGroup]) -> bool {
+    groups.iter().filter(|other| named(other) == named(group)).count() > 1
+}
+
+fn named(group: &FoundGroup) -> (Protocol, SocketAddr) {
+    let GroupIdentity { protocol, address, .. } = group.identity;
+    (protocol, address)
+}
+
 impl fmt::Display for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.udp { "UDP " } else { "" }, self.address)
+        write!(f, "{}{}", if self.is_udp() { "UDP " } else { "" }, self.address)
     }
 }
 
@@ -70,17 +123,22 @@ impl fmt::Display for Unclear<'_> {
 }
 
 fn several(f: &mut fmt::Formatter<'_>, target: Target<'_>, groups: &[&FoundGroup]) -> fmt::Result {
-    write!(
-        f,
-        "{target} is served by {} groups, and each is steered separately; choose one:",
-        groups.len()
-    )?;
-    let netns = target.netns.map(|netns| format!(" --netns {netns}")).unwrap_or_default();
-    let mut unclear = false;
-    let named = |group: &FoundGroup| (group.identity.protocol, group.identity.address);
+    let count = groups.len();
+    write!(f, "{target} is served by {count} groups, and each is steered separately; choose one")?;
+    let unclear = groups.iter().any(|group| is_ambiguous(group, groups));
+    if unclear {
+        write!(f, ":")?;
+    } else {
+        let port = target.address.port();
+        write!(f, ", or all of them as a service:\n  balancer attach ")?;
+        for address in whole(target, groups) {
+            write!(f, "{address} ")?;
+        }
+        write!(f, "--service port-{port}{}    all {count} groups", in_netns(target))?;
+    }
     for group in groups {
         let udp = if group.identity.protocol == Protocol::Udp { " --udp" } else { "" };
-        let alike = groups.iter().filter(|other| named(other) == named(group)).count() > 1;
+        let alike = is_ambiguous(group, groups);
         let beside = match (&group.device, alike) {
             (Some(device), _) => format!(" (on {})", printable(device)),
             (None, true) => format!(" (uid {}, IPv6 only: {})", group.uid, group.v6only),
@@ -95,14 +153,30 @@ fn several(f: &mut fmt::Formatter<'_>, target: Target<'_>, groups: &[&FoundGroup
         if alike {
             write!(f, "\n  {}    {sockets} sockets{beside}", group.identity)?;
         } else {
+            let netns = in_netns(target);
             write!(f, "\n  balancer attach {address}{udp}{netns}    {sockets} sockets{beside}")?;
         }
-        unclear |= alike;
     }
     if unclear {
         write!(f, "\ngroups that differ only by device or user cannot be told apart by attach")?;
     }
     Ok(())
+}
+
+/// The addresses that mean all of these groups, which are all that the target means.
+fn whole(target: Target<'_>, groups: &[&FoundGroup]) -> Vec<AttachAddress> {
+    let address = |protocol| AttachAddress { protocol, address: target.address };
+    let has = |protocol| groups.iter().any(|group| group.identity.protocol == protocol);
+    match target.protocol {
+        None if has(Protocol::Tcp) && has(Protocol::Udp) => {
+            vec![address(None), address(Some(Protocol::Udp))]
+        }
+        protocol => vec![address(protocol)],
+    }
+}
+
+fn in_netns(target: Target<'_>) -> String {
+    target.netns.map(|netns| format!(" --netns {netns}")).unwrap_or_default()
 }
 
 /// What is there where no group is, and what would make it one.
@@ -152,7 +226,8 @@ mod tests {
     }
 
     fn target(address: &str, udp: bool) -> Target<'static> {
-        Target { address: address.parse().unwrap(), udp, netns: None }
+        let protocol = udp.then_some(Protocol::Udp);
+        Target { address: address.parse().unwrap(), protocol, netns: None }
     }
 
     fn meant(address: &str, udp: bool) -> Option<String> {
@@ -184,12 +259,37 @@ mod tests {
         let message = target.among(&groups).unwrap_err().to_string();
         for line in [
             ":80 is served by 3 groups",
+            "\n  balancer attach :80 udp/:80 --service port-80 --netns 7    all 3 groups",
             "\n  balancer attach 0.0.0.0:80 --netns 7    1 sockets",
             "\n  balancer attach 127.0.0.1:80 --netns 7    2 sockets",
             "\n  balancer attach 127.0.0.1:80 --udp --netns 7    1 sockets",
         ] {
             assert!(message.contains(line), "no {line:?} in {message}");
         }
+    }
+
+    fn service(addresses: &[(&str, bool)]) -> Result<Vec<String>, String> {
+        let groups = groups();
+        let targets: Vec<_> = addresses.iter().map(|&(text, udp)| target(text, udp)).collect();
+        let meant = of_service(&targets, &groups).map_err(|unclear| unclear.to_string())?;
+        Ok(meant.iter().map(|group| group.identity.to_string()).collect())
+    }
+
+    #[test]
+    fn of_a_service_a_port_means_every_group_on_it_of_one_protocol() {
+        let tcp = ["tcp/0.0.0.0:80", "tcp/127.0.0.1:80"];
+        assert_eq!(service(&[(":80", false)]).unwrap(), tcp);
+        assert_eq!(service(&[(":80", true)]).unwrap(), ["udp/127.0.0.1:80"]);
+        assert_eq!(service(&[(":53", false)]).unwrap(), ["udp/0.0.0.0:53"]);
+    }
+
+    #[test]
+    fn a_service_has_each_group_once_and_none_if_an_address_is_not_served() {
+        let named = [("127.0.0.1:80", false), (":80", false), (":80", true)];
+        let expected = ["tcp/127.0.0.1:80", "tcp/0.0.0.0:80", "udp/127.0.0.1:80"];
+        assert_eq!(service(&named).unwrap(), expected);
+        let error = service(&[(":80", false), (":81", false)]).unwrap_err();
+        assert!(error.contains("serves :81"), "{error}");
     }
 
     #[test]
@@ -200,5 +300,6 @@ mod tests {
         let message = target("0.0.0.0:80", false).among(&groups).unwrap_err().to_string();
         assert!(message.contains("on eth1") && message.contains("cannot be told apart"));
         assert!(!message.contains("balancer attach"), "no command means one of them: {message}");
+        assert!(target(":80", false).all(&groups).is_err());
     }
 }

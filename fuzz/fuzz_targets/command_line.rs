@@ -69,6 +69,7 @@ fn recorded(policy: Policy, options: PolicyOptions) -> PolicyOptions {
         counted: true,
         flows: None,
         index: 0,
+        service: None,
     };
     let Ok(read) = GroupSpec::try_from(GroupRecord::from(group)) else {
         panic!("{group:?} is refused")

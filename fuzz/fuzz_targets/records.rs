@@ -107,6 +107,7 @@ fuzz_target!(|bytes: &[u8]| {
             protocol: group.identity.protocol,
             address: group.identity.address.to_string(),
             netns: group.identity.netns,
+            service: group.service,
         },
         policy: group.policy,
         options: OptionsInfo::from(group.options),

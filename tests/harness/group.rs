@@ -101,6 +101,7 @@ impl TestGroup {
             counted: true,
             flows,
             index: 0,
+            service: None,
             options,
         };
         let store = Store::prepare(host.bpffs()).unwrap();

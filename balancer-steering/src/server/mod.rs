@@ -154,6 +154,7 @@ impl Home {
                 counted: true,
                 flows: flows.filter(|_| udp),
                 index: 0,
+                service: None,
             };
             match Steering::create(&store, name, &group, |_| Ok(())) {
                 Ok((steering, _)) => {

@@ -70,6 +70,7 @@ impl Steering {
                 protocol: group.identity.protocol,
                 address: group.identity.address.to_string(),
                 netns: group.identity.netns,
+                service: group.service,
             },
             policy: group.policy,
             options: group.options.into(),

@@ -25,6 +25,7 @@ pub fn at(address: SocketAddr) -> Result<GroupSpec> {
         counted: true,
         flows: None,
         index: 0,
+        service: None,
         options: PolicyOptions::default(),
     })
 }

@@ -26,22 +26,37 @@ pub enum Ending {
 }
 
 /// What it has adopted.
-pub struct Adopted<'a> {
-    attachment: &'a mut Attachment,
+pub struct Adopted {
+    attachment: Attachment,
     triggers: Triggers,
     hindrance: Hindrance,
 }
 
-impl<'a> Adopted<'a> {
-    /// Begins to watch sockets that are attached.
+impl Adopted {
+    /// Of sockets that are attached.
+    pub fn of(attachment: Attachment) -> Self {
+        Self { attachment, triggers: Triggers::None, hindrance: Hindrance::default() }
+    }
+
+    /// Begins to watch them.
     ///
     /// # Errors
     /// If the kernel's events cannot be waited for.
-    pub fn watch(attachment: &'a mut Attachment) -> Result<Self> {
-        let steering = attachment.steering();
+    pub fn watch(&mut self) -> Result<()> {
+        let steering = self.attachment.steering();
         let protocol = steering.group()?.identity.protocol;
-        let triggers = Triggers::start(protocol, steering)?;
-        Ok(Self { attachment, triggers, hindrance: Hindrance::default() })
+        self.triggers = Triggers::start(protocol, steering)?;
+        Ok(())
+    }
+
+    /// The group.
+    pub fn steering(&self) -> &Steering {
+        self.attachment.steering()
+    }
+
+    /// Ends to watch them.
+    pub fn into_attachment(self) -> Attachment {
+        self.attachment
     }
 
     /// Says what a look came to.
@@ -68,7 +83,7 @@ impl<'a> Adopted<'a> {
     }
 }
 
-impl Kind for Adopted<'_> {
+impl Kind for Adopted {
     type End = Ending;
 
     fn steering(&mut self) -> Result<&mut Steering> {

@@ -1,6 +1,6 @@
 //! When a group is worth a look: the kernel says so, or where it cannot, often enough.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use anyhow::{Context as _, Result};
 use balancer_steering::{
@@ -17,6 +17,8 @@ pub const POLLING: Duration = Duration::from_millis(50);
 
 /// Where triggers come from.
 pub enum Triggers {
+    /// Nowhere yet.
+    None,
     /// The kernel's own events: one for each `listen`, when the socket can be found.
     Events(Box<AsyncFd<Listens>>),
     /// The clock.
@@ -59,6 +61,7 @@ impl Triggers {
     /// Returns an error if the events cannot be waited for.
     pub async fn next(&mut self) -> Result<()> {
         match self {
+            Self::None => pending().await,
             Self::Events(listens) => loop {
                 let mut guard =
                     listens.readable_mut().await.context("cannot wait for the kernel's events")?;

@@ -1,7 +1,7 @@
 //! Which datagrams belong together.
 
 use balancer_steering::{
-    flows::{Flows, ROOM},
+    flows::{Flows, ROOM, TIMEOUT},
     time_span::TimeSpan,
 };
 use clap::{Args, ValueEnum, value_parser};
@@ -22,18 +22,18 @@ pub enum FlowKind {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct FlowArgs {
     /// Which datagrams belong together [default: client]
-    #[arg(long, value_name = "KIND", requires = "udp", conflicts_with = "takeover", help_heading = HEADING)]
+    #[arg(long, value_name = "KIND", conflicts_with = "takeover", help_heading = HEADING)]
     pub flow: Option<FlowKind>,
 
     /// A flow ends when nobody has sent for this long; one whose client has not sent again after an answer
-    /// ends after 30s at the latest
-    #[arg(long, value_name = "TIME", default_value = "120s", requires = "udp", help_heading = HEADING)]
-    pub flow_timeout: TimeSpan,
+    /// ends after 30s at the latest [default: 120s]
+    #[arg(long, value_name = "TIME", conflicts_with = "takeover", help_heading = HEADING)]
+    pub flow_timeout: Option<TimeSpan>,
 
     /// Keep at least so many flows, 24 octets of the kernel's memory each; beyond that the ones that have
-    /// no answer make room first
-    #[arg(long, value_name = "NUMBER", default_value_t = ROOM, requires = "udp", value_parser = value_parser!(u32).range(1..=10_000_000), help_heading = HEADING)]
-    pub max_flows: u32,
+    /// no answer make room first [default: 131072]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "takeover", value_parser = value_parser!(u32).range(1..=10_000_000), help_heading = HEADING)]
+    pub max_flows: Option<u32>,
 }
 
 impl FlowArgs {
@@ -41,7 +41,15 @@ impl FlowArgs {
     pub fn flows(self) -> Option<Flows> {
         match self.flow {
             Some(FlowKind::None) => None,
-            _ => Some(Flows::new(self.flow_timeout.0, self.max_flows)),
+            _ => {
+                let timeout = self.flow_timeout.map_or(TIMEOUT, |time| time.0);
+                Some(Flows::new(timeout, self.max_flows.unwrap_or(ROOM)))
+            }
         }
+    }
+
+    /// Whether any of them is given.
+    pub fn is_asked_for(self) -> bool {
+        self.flow.is_some() || self.flow_timeout.is_some() || self.max_flows.is_some()
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow, bail};
 use balancer_steering::{
     group::{self, GroupIdentity, GroupSpec},
+    service::ServiceName,
     snapshot::MemberState,
     steering::{Steering, Store},
 };
@@ -36,6 +37,28 @@ pub fn refuse_steered(store: &Store, identity: &GroupIdentity) -> Result<()> {
             continue;
         }
         return Err(steered_already(&name, &group, &living));
+    }
+    Ok(())
+}
+
+/// Refuses the name of a service that has groups at other addresses than these, whoever steers them.
+pub fn refuse_service(
+    store: &Store,
+    service: ServiceName,
+    identities: &[GroupIdentity],
+) -> Result<()> {
+    for name in store.names()? {
+        let Ok(group) = Steering::open(store, &name).and_then(|steering| steering.group()) else {
+            continue;
+        };
+        if group.service == Some(service) && !identities.contains(&group.identity) {
+            bail!(
+                "the service {service} has the group {name} too, at {}, which is not named here; name all \
+                 of its addresses, give it back with `balancer detach --group {name}`, or choose another \
+                 name for the service",
+                group.identity
+            );
+        }
     }
     Ok(())
 }

@@ -22,7 +22,10 @@ use balancer_steering::{
 use crate::{
     agent::{Signals, Spawned, keep_up},
     cli::{LogLevel, Ready, RunArgs},
-    commands::{claim, takeover},
+    commands::{
+        claim,
+        takeover::{self, Of},
+    },
     console::Console,
     descriptors,
     error::{UsageError, with_remedy},
@@ -183,6 +186,7 @@ fn begin(args: &RunArgs, plan: Plan, store: &Store, bpffs: &Path, log_level: u8)
         counted: !args.options.no_count,
         flows: None,
         index: 0,
+        service: None,
     };
     let (steering, logs) = Steering::create(store, &name, &group, |_| Ok(()))?;
     let seats = Seats::Steered { steering: Box::new(steering), address, first };
@@ -208,7 +212,7 @@ fn take_over(
     let (identity, address) = (identity(plan.address)?, plan.address);
     let default = group::default_name(Protocol::Tcp, address);
     let (mut steering, group) =
-        takeover::take_over(store, &identity, plan.name.as_deref(), &default, false)?;
+        takeover::take_over(store, &identity, plan.name.as_deref(), &default, Of::Ours)?;
     takeover::note_log_level(&group, log_level);
     takeover::switch(&mut steering, args.policy, args.options.options())?;
     let inheritance = Inheritance::of(&steering)?;

@@ -7,13 +7,23 @@ use balancer_steering::{
     options::PolicyOptions,
     policy::Policy,
     process::Identity,
+    service::ServiceName,
     steering::{LOG_DEBUG, Steering, Store},
 };
 
 use crate::{error::UsageError, rules};
 
+/// Whose servers the group is of that is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Those that balancer started.
+    Ours,
+    /// Those that were started by others, as a part of this service, if any.
+    Others(Option<ServiceName>),
+}
+
 /// Takes over the group at an address; the group as it was. `default` is what it is called unless
-/// `name` says otherwise, `adopted` whether it is of servers that balancer did not start.
+/// `name` says otherwise.
 ///
 /// # Errors
 /// Returns an error if there is none, it is of the other kind, or it has an agent.
@@ -22,12 +32,12 @@ pub fn take_over(
     identity: &GroupIdentity,
     name: Option<&str>,
     default: &str,
-    adopted: bool,
+    of: Of,
 ) -> Result<(Steering, GroupSpec)> {
     let mut steering = find(store, identity, name, default)?;
     let _lock = steering.lock_or_gone()?;
     let group = steering.group()?;
-    refuse(steering.name(), &group, adopted)?;
+    refuse(steering.name(), &group, of)?;
     let own = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
     steering.set_agent(own)?;
     steering.renew()?;
@@ -61,17 +71,39 @@ fn find(
     ))
 }
 
-fn refuse(name: &str, group: &GroupSpec, adopted: bool) -> Result<()> {
+/// Whether a group at this address is steered.
+///
+/// # Errors
+/// Returns an error if it is not known which groups there are.
+pub fn is_there(store: &Store, identity: &GroupIdentity) -> Result<bool> {
+    let is_at = |name: &String| {
+        let group = Steering::open(store, name).and_then(|steering| steering.group());
+        group.is_ok_and(|group| group.identity == *identity)
+    };
+    Ok(store.names()?.iter().any(is_at))
+}
+
+fn refuse(name: &str, group: &GroupSpec, of: Of) -> Result<()> {
     let (address, pid) = (group.identity.address, group.agent.pid);
-    match (group.adopted, adopted) {
-        (true, false) => bail!(
+    match (group.adopted, of) {
+        (true, Of::Ours) => bail!(
             "the servers of the group {name} on {address} were not started by balancer; take it \
              over with `balancer attach {address} --takeover`"
         ),
-        (false, true) => bail!(
+        (false, Of::Others(_)) => bail!(
             "the workers of the group {name} on {address} were started by balancer; take it over \
              with `balancer run --listen {address} --takeover`"
         ),
+        (true, Of::Others(service)) if service != group.service => match group.service {
+            Some(service) => bail!(
+                "the group {name} on {address} is of the service {service}; take all of it over, with the \
+                 command that began it and --takeover"
+            ),
+            None => bail!(
+                "the group {name} on {address} is of no service; take it over with `balancer attach \
+                 {address} --takeover`"
+            ),
+        },
         _ => {}
     }
     if group.agent.is_alive() {

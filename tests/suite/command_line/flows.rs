@@ -197,7 +197,7 @@ fn a_status_tells_flows_from_datagrams_and_what_the_table_takes() {
 fn flows_are_of_udp_alone() {
     Host::with_python(|host| {
         let _server = Server::start("tcp", ADDRESS);
-        host.refuse(2, &["attach", ADDRESS, "--flow", "none"], &["--udp"]);
+        host.refuse(2, &["attach", ADDRESS, "--flow", "none"], &["flows are of UDP"]);
         host.succeed(&["attach", ADDRESS, "--once"]);
         assert_eq!(host.status()["flows"], Value::Null);
     });

@@ -24,6 +24,7 @@ mod refusals;
 mod reload;
 mod report;
 mod scale;
+mod service;
 mod slots;
 mod takeover;
 mod top;

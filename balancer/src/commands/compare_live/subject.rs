@@ -49,7 +49,7 @@ impl Subject {
             }
             return Ok(Self::Steered(Box::new(steering), group));
         }
-        let target = Target { address, udp: false, netns: None };
+        let target = Target { address, protocol: None, netns: None };
         let found = attach::find(&Netns::own()?, target)?;
         if found.identity.protocol != Protocol::Tcp {
             bail!("{} can be steered, but only TCP can be compared on", found.identity);

@@ -47,14 +47,19 @@ fn every_command_that_a_refusal_prints_works_as_it_is_printed() {
         let thread = format!("/proc/{own}/task/{}/ns/net", rustix::thread::gettid());
         for args in [&["attach", ":8000"][..], &["attach", ":8000", "--netns", &thread]] {
             let commands = offered(host, args);
-            assert_eq!(commands.len(), 5, "{commands:?}");
-            commands.iter().for_each(|command| shell(host, &format!("{command} --once")));
+            let (service, single): (Vec<_>, Vec<_>) =
+                commands.iter().partition(|command| command.contains("--service"));
+            assert_eq!((service.len(), single.len()), (1, 5), "{commands:?}");
             let expected =
                 ["tcp-8000", "tcp-8000-127-0-0-1", "tcp-8000-ipv6", "tcp-8000-0-0-0-0-0-0-0-1"];
             let expected = expected.into_iter().chain(["udp-8000"]).map(str::to_owned).collect();
-            assert_eq!(names(host), expected);
-            for name in &names(host) {
-                host.succeed(&["detach", "--group", name]);
+            // Each by itself, or all as a service: to the same effect.
+            for commands in [single, service] {
+                commands.iter().for_each(|command| shell(host, &format!("{command} --once")));
+                assert_eq!(names(host), expected);
+                for name in &names(host) {
+                    host.succeed(&["detach", "--group", name]);
+                }
             }
         }
         assert!(host.is_clean());
