@@ -26,7 +26,7 @@
 //! | sockets of other programs, and the connections that they have already | [`adoption`], [`existing`] |
 //! | which slot at which position, and who is left out (pure) | [`mod@table`], [`slow_start`] |
 //! | maps, programs, pins | [`steering`], the only one that uses aya |
-//! | what is known of a group (pure) | [`snapshot`], [`requests`], [`bounds`], [`agent_record`] |
+//! | what is known of a group (pure) | [`snapshot`], [`service_snapshot`], [`requests`], [`bounds`], [`agent_record`] |
 //! | texts that others chose, on their way to a terminal | [`escape`] |
 //! | can it work here | [`kernel`], [`privilege`] |
 
@@ -56,6 +56,7 @@ mod protocol;
 pub mod requests;
 mod server;
 pub mod service;
+pub mod service_snapshot;
 pub mod slow_start;
 pub mod snapshot;
 pub mod socket;

@@ -224,10 +224,11 @@ pub struct AttachArgs {
 Examples:
   balancer detach
   balancer detach :8080
-  balancer detach --group tcp-8080")]
+  balancer detach --group tcp-8080
+  balancer detach --service web                         all of its groups")]
 pub struct DetachArgs {
     /// What the group serves: ADDRESS:PORT, or :PORT
-    #[arg(value_name = "ADDRESS", conflicts_with = "group")]
+    #[arg(value_name = "ADDRESS", conflicts_with_all = ["group", "service"])]
     pub address: Option<ServedAddress>,
 
     /// Which group
@@ -235,12 +236,16 @@ pub struct DetachArgs {
     pub group: GroupArgs,
 }
 
-/// Which group a command means.
+/// Which group a command means, or which service.
 #[derive(Debug, Args)]
 pub struct GroupArgs {
-    /// The group's name; may be left out if there is only one group
+    /// The group's name; may be left out if there is only one group, or only one service
     #[arg(long, value_name = "NAME")]
     pub group: Option<String>,
+
+    /// All groups of this service
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    pub service: Option<ServiceName>,
 }
 
 /// Arguments of `status`.
@@ -248,7 +253,8 @@ pub struct GroupArgs {
 #[command(after_help = "\
 Examples:
   balancer status
-  balancer status --json | jq '.members[] | {pid, selected}'")]
+  balancer status --json | jq '.members[] | {pid, selected}'
+  balancer status --service web                         each worker over all groups, then the groups")]
 pub struct StatusArgs {
     /// Which group
     #[command(flatten)]
@@ -284,6 +290,7 @@ Examples:
   balancer policy weighted
   balancer policy round-robin --avoid-stalled 50ms
   balancer policy least-connections --load reported
+  balancer policy hash --service web                    all of its groups, or none
 
 Options that are not given stay as they are.")]
 pub struct PolicyArgs {
@@ -324,6 +331,7 @@ Examples:
   balancer drain 4711
   balancer drain 4711 --wait --timeout 30s && kill 4711
   balancer drain slot:3                                 one socket of a process that has several
+  balancer drain --service web 4711 --wait              in all groups; returns when all are empty
 
 The last live worker is not drained. If all others die while a worker is drained, the kernel gives it
 new connections, because otherwise it could only refuse them.")]

@@ -31,6 +31,7 @@ mod parent;
 mod rates;
 pub mod render;
 mod rules;
+mod service;
 mod supervisor;
 mod target;
 mod top;

@@ -1,17 +1,19 @@
-//! What is changed in a running group, by the commands and by `top`: policy, weights, drain and resume.
+//! What is changed in a running group, or in all groups of a service, by the commands and by `top`: policy,
+//! weights, drain and resume.
 //!
-//! Each operation refuses or takes effect in one step. It hands lines about what was done to its caller, in
-//! the order in which they are to be read; warnings are traced.
+//! Each operation refuses or takes effect, in all groups or in none. It hands lines about what was done to its
+//! caller, in the order in which they are to be read; warnings are traced.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use balancer_common::record::SlotState;
 use balancer_steering::{
     adoption::settling::settle,
     group::GroupSpec,
     options::{self, PolicyOptions},
     policy::Policy,
+    service::ServiceName,
     snapshot::MemberInfo,
-    steering::{Change, Steering, Store},
+    steering::{Change, Steering, Store, change_all},
     weight::WorkerWeight,
     who::Who,
 };
@@ -20,29 +22,54 @@ use crate::{
     agent::warn_if_unpinned,
     render::policy::{abandoned_line, policy_line},
     rules,
+    service::{self, Known},
 };
 
-const MAKES_ONE: &str = "`balancer run` or `balancer attach` creates one";
+/// What a command means: a group, or all groups of a service.
+pub struct Scope {
+    /// The service, if that is meant.
+    pub service: Option<ServiceName>,
+    /// The groups, by name.
+    pub groups: Vec<Steering>,
+}
 
-/// Opens the group of this name, or the only one. If an experiment on it was abandoned, what was in force
-/// before is put back.
+impl Scope {
+    /// What is typed to mean it again.
+    pub fn typed(&self) -> String {
+        match (self.service, self.groups.first()) {
+            (Some(service), _) => format!("--service {service}"),
+            (None, Some(group)) => format!("--group {}", group.name()),
+            (None, None) => String::new(),
+        }
+    }
+
+    fn service_name(&self) -> String {
+        self.service.map(|service| service.to_string()).unwrap_or_default()
+    }
+}
+
+/// Opens the group of this name, the groups of this service, or all there are if they are one group or of one
+/// service. If an experiment on one was abandoned, what was in force before is put back.
 ///
 /// # Errors
-/// Returns an error if there is no such group, or there are several and none is named.
-pub fn open(store: &Store, group: Option<&str>) -> Result<Steering> {
-    let names = store.names()?;
-    let name = match (group, names.as_slice()) {
-        (Some(name), _) if names.iter().any(|other| other == name) => name,
-        (Some(name), []) => {
-            bail!("there is no group {name}, nor any other group; {MAKES_ONE}")
-        }
-        (Some(name), _) => bail!("there is no group {name}; the groups are {}", names.join(", ")),
-        (None, [only]) => only,
-        (None, []) => bail!("no group is steered; {MAKES_ONE}"),
-        (None, _) => {
-            bail!("there are several groups; name one with --group: {}", names.join(", "))
-        }
-    };
+/// Returns an error if there is none such, or there are several and none is named.
+pub fn open(store: &Store, group: Option<&str>, service: Option<ServiceName>) -> Result<Scope> {
+    let known: Vec<Known> = store.names()?.into_iter().map(|name| known(store, name)).collect();
+    let meant = service::meant(&known, group, service)?;
+    let of = meant.first().and_then(|known| known.service);
+    let groups =
+        meant.iter().map(|known| open_one(store, &known.name)).collect::<Result<Vec<_>>>()?;
+    let service = service.or(of.filter(|_| groups.len() > 1));
+    Ok(Scope { service, groups })
+}
+
+/// A group that cannot be read is of no service; whoever means it is told why.
+fn known(store: &Store, name: String) -> Known {
+    let group = Steering::open(store, &name).and_then(|steering| steering.group());
+    Known { service: group.ok().and_then(|group| group.service), name }
+}
+
+fn open_one(store: &Store, name: &str) -> Result<Steering> {
     let mut steering = Steering::open(store, name)?;
     match steering.restore() {
         Ok(None) => {}
@@ -58,37 +85,40 @@ pub fn open(store: &Store, group: Option<&str>) -> Result<Steering> {
 /// Switches the policy, with options made of those in force, and says from what to what.
 ///
 /// # Errors
-/// Returns an error if the policy is not possible for the group, or the kernel refuses.
+/// Returns an error if the policy is not possible for one of the groups, or the kernel refuses.
 pub fn set_policy(
-    steering: &mut Steering,
+    scope: &mut Scope,
     policy: Policy,
-    options: impl FnOnce(PolicyOptions) -> PolicyOptions,
-    mut say: impl FnMut(String) -> Result<()>,
+    options: impl Fn(PolicyOptions) -> PolicyOptions,
+    say: impl FnMut(String) -> Result<()>,
 ) -> Result<()> {
-    if steering.supersede_experiment()? {
-        tracing::warn!("{}: the comparison that was running on it ends", steering.name());
+    for steering in &scope.groups {
+        if steering.supersede_experiment()? {
+            tracing::warn!("{}: the comparison that was running on it ends", steering.name());
+        }
     }
-    let (before, now) = steering.change(|change| {
-        let group = *change.group();
-        let options = options(group.options);
-        let reloading = change.agent().is_reloading();
-        check_policy(
-            change.name(),
-            &group,
-            policy,
-            options,
-            &change.snapshot()?.members,
-            reloading,
-        )?;
-        change.set_policy(policy, options);
-        let line = policy_line;
-        anyhow::Ok((line(group.policy, group.options.into()), line(policy, options.into())))
+    let several = scope.groups.len() > 1;
+    let lines = change_all(&mut scope.groups, |changes| {
+        let switch = |change: &mut Change<'_>| {
+            let group = *change.group();
+            let options = options(group.options);
+            let reloading = change.agent().is_reloading();
+            let members = change.snapshot()?.members;
+            let name = change.name();
+            let check = check_policy(name, &group, policy, options, &members, reloading);
+            of_group(several, name, check)?;
+            change.set_policy(policy, options);
+            let line = policy_line;
+            let before = line(group.policy, group.options.into());
+            Ok(format!("{}: {before} → {}", change.name(), line(policy, options.into())))
+        };
+        changes.iter_mut().map(switch).collect::<Result<Vec<_>>>()
     })?;
     if let Some(shortcoming) = options::shortcoming(policy) {
         tracing::warn!("{shortcoming}");
     }
-    warn_if_unpinned(steering)?;
-    say(format!("{}: {before} → {now}", steering.name()))
+    scope.groups.iter().try_for_each(warn_if_unpinned)?;
+    lines.into_iter().try_for_each(say)
 }
 
 /// Whether a group can be switched to a policy as it is. `reloading` is what its agent told last.
@@ -111,30 +141,32 @@ pub fn check_policy(
 /// Changes all weights, or none.
 ///
 /// # Errors
-/// Returns an error if one of them is not in the group.
+/// Returns an error if one of them is in no group.
 pub fn set_weights(
-    steering: &mut Steering,
+    scope: &mut Scope,
     weights: &[WorkerWeight],
-    mut say: impl FnMut(String) -> Result<()>,
+    say: impl FnMut(String) -> Result<()>,
 ) -> Result<()> {
     let named: Vec<Who> = weights.iter().map(|weight| weight.who).collect();
-    let (policy, lines) = steering.change(|change| {
-        let lines = settle(change, &pids(&named))?;
+    let mut policies = Vec::new();
+    let set = |change: &mut Change<'_>, _: &[MemberInfo], whom: &[Who]| {
+        policies.push(change.group().policy);
         let members: Vec<_> = change.members().iter().map(|m| (m.slot, m.worker.pid)).collect();
-        for &WorkerWeight { who, weight } in weights {
+        let mut lines = Vec::new();
+        for &WorkerWeight { who, weight } in weights.iter().filter(|w| whom.contains(&w.who)) {
             let own: Vec<u32> =
                 members.iter().filter(|(slot, pid)| who.is(*slot, *pid)).map(|m| m.0).collect();
             if own.is_empty() {
-                bail!(rules::unknown(change.name(), members.into_iter(), who));
+                let of = format!("group {}", change.name());
+                return Err(rules::unknown(&of, members.into_iter(), who).into());
             }
             own.iter().for_each(|&slot| change.set_weight(slot, weight));
+            lines.push(format!("weight of {who} is {weight}"));
         }
-        Ok((change.group().policy, lines))
-    })?;
-    let changed = |&WorkerWeight { who, weight }| format!("weight of {who} is {weight}");
-    let mut lines = lines.into_iter().chain(weights.iter().map(changed));
-    lines.try_for_each(|line| say(format!("{}: {line}", steering.name())))?;
-    if !policy.weighs() {
+        Ok(lines)
+    };
+    change_workers(scope, &named, set, say)?;
+    if let Some(policy) = policies.into_iter().find(|policy| !policy.weighs()) {
         tracing::warn!(
             "the policy {} ignores weights; try: balancer policy weighted",
             policy.name()
@@ -143,23 +175,16 @@ pub fn set_weights(
     Ok(())
 }
 
-fn pids(whom: &[Who]) -> Vec<u32> {
-    whom.iter().filter_map(|who| who.pid()).collect()
-}
-
 /// Takes workers out of the table.
 ///
 /// # Errors
 /// Returns an error if one of them cannot be drained, or no other worker would be left.
-pub fn drain(
-    steering: &mut Steering,
-    whom: &[Who],
-    say: impl FnMut(String) -> Result<()>,
-) -> Result<()> {
-    let slots = |change: &mut Change<'_>, members: &[MemberInfo]| {
-        Ok(rules::to_drain(change.name(), change.group().policy, members, whom)?)
+pub fn drain(scope: &mut Scope, whom: &[Who], say: impl FnMut(String) -> Result<()>) -> Result<()> {
+    let drain = |change: &mut Change<'_>, members: &[MemberInfo], whom: &[Who]| {
+        let slots = rules::to_drain(change.name(), change.group().policy, members, whom)?;
+        Ok(set_state(change, &slots, SlotState::Draining, whom))
     };
-    set_state(steering, whom, SlotState::Draining, slots, say)
+    change_workers(scope, whom, drain, say)
 }
 
 /// Puts workers back into the table.
@@ -167,32 +192,66 @@ pub fn drain(
 /// # Errors
 /// Returns an error if one of them cannot be put back.
 pub fn resume(
-    steering: &mut Steering,
+    scope: &mut Scope,
     whom: &[Who],
     say: impl FnMut(String) -> Result<()>,
 ) -> Result<()> {
-    let slots = |change: &mut Change<'_>, members: &[MemberInfo]| {
-        Ok(rules::to_resume(change.name(), members, whom)?)
+    let resume = |change: &mut Change<'_>, members: &[MemberInfo], whom: &[Who]| {
+        let slots = rules::to_resume(change.name(), members, whom)?;
+        Ok(set_state(change, &slots, SlotState::Live, whom))
     };
-    set_state(steering, whom, SlotState::Live, slots, say)
+    change_workers(scope, whom, resume, say)
 }
 
 fn set_state(
-    steering: &mut Steering,
-    whom: &[Who],
+    change: &mut Change<'_>,
+    slots: &[u32],
     state: SlotState,
-    slots: impl FnOnce(&mut Change<'_>, &[MemberInfo]) -> Result<Vec<u32>>,
-    mut say: impl FnMut(String) -> Result<()>,
+    whom: &[Who],
+) -> Vec<String> {
+    slots.iter().for_each(|&slot| change.set_state(slot, state));
+    let word = if state == SlotState::Live { "live" } else { "draining" };
+    whom.iter().map(|who| format!("{who} is {word}")).collect()
+}
+
+/// Changes workers in each group that they are in. `what` refuses, or says what it does.
+fn change_workers(
+    scope: &mut Scope,
+    whom: &[Who],
+    mut what: impl FnMut(&mut Change<'_>, &[MemberInfo], &[Who]) -> Result<Vec<String>>,
+    say: impl FnMut(String) -> Result<()>,
 ) -> Result<()> {
-    let lines = steering.change(|change| {
-        let lines = settle(change, &pids(whom))?;
-        let members = change.snapshot()?.members;
-        let slots = slots(change, &members)?;
-        slots.iter().for_each(|&slot| change.set_state(slot, state));
+    let (pids, service) = (pids(whom), scope.service_name());
+    let several = scope.groups.len() > 1;
+    let lines = change_all(&mut scope.groups, |changes| {
+        let mut lines = Vec::new();
+        let mut members = Vec::new();
+        for change in &mut *changes {
+            let settled = settle(change, &pids)?;
+            lines.push(settled);
+            members.push(change.snapshot()?.members);
+        }
+        let each = service::in_each(&service, &members, whom)?;
+        for (((change, members), whom), lines) in
+            changes.iter_mut().zip(&members).zip(&each).zip(&mut lines)
+        {
+            if !whom.is_empty() {
+                let done = what(change, members, whom);
+                lines.extend(of_group(several, change.name(), done)?);
+            }
+            let name = change.name();
+            lines.iter_mut().for_each(|line| *line = format!("{name}: {line}"));
+        }
         anyhow::Ok(lines)
     })?;
-    let word = if state == SlotState::Live { "live" } else { "draining" };
-    let changed = whom.iter().map(|who| format!("{who} is {word}"));
-    let mut lines = lines.into_iter().chain(changed);
-    lines.try_for_each(|line| say(format!("{}: {line}", steering.name())))
+    lines.into_iter().flatten().try_for_each(say)
+}
+
+/// Says in which of several groups something was refused.
+fn of_group<T>(several: bool, name: &str, result: Result<T>) -> Result<T> {
+    if several { result.with_context(|| name.to_owned()) } else { result }
+}
+
+fn pids(whom: &[Who]) -> Vec<u32> {
+    whom.iter().filter_map(|who| who.pid()).collect()
 }

@@ -10,14 +10,26 @@ use balancer_steering::{
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Nobody of the group.
-    #[error("{who} is not {} of the group {group}; its {} are {there}", part(*who), parts(*who))]
+    #[error("{who} is not {} of the {of}; its {} are {there}", part(*who), parts(*who))]
     Unknown {
         /// Who was named.
         who: Who,
-        /// Where.
-        group: String,
+        /// Where: `group tcp-80`, `service web`.
+        of: String,
         /// Who there is.
         there: String,
+    },
+    /// Which one is not said: each group of a service has slots of its own.
+    #[error(
+        "{} is of one group, and the service {service} has several; name the group with --group instead, or \
+         the worker by its PID",
+        who.typed()
+    )]
+    SlotOfService {
+        /// Who was named.
+        who: Who,
+        /// Where.
+        service: String,
     },
     /// Its socket is gone.
     #[error("{0} no longer has a socket, so there is nothing to drain or to resume")]
@@ -175,7 +187,10 @@ fn slots(group: &str, members: &[MemberInfo], whom: &[Who]) -> Result<Vec<u32>, 
             meant.partition(|m| m.state.is_in_table() || m.state == MemberState::Draining);
         if usable.is_empty() {
             return Err(match others.first().map(|member| member.state) {
-                None => unknown(group, members.iter().map(|member| (member.slot, member.pid)), who),
+                None => {
+                    let members = members.iter().map(|member| (member.slot, member.pid));
+                    unknown(&format!("group {group}"), members, who)
+                }
                 Some(MemberState::Starting) => Refusal::Starting(who),
                 Some(MemberState::Leaving) => Refusal::Leaving(who),
                 Some(_) => Refusal::Dead(who),
@@ -186,8 +201,8 @@ fn slots(group: &str, members: &[MemberInfo], whom: &[Who]) -> Result<Vec<u32>, 
     Ok(all)
 }
 
-/// Somebody is not among members, of which these are the slots and PIDs.
-pub fn unknown(group: &str, members: impl Iterator<Item = (u32, u32)>, who: Who) -> Refusal {
+/// Somebody is not among the members of a group or service, of which these are the slots and PIDs.
+pub fn unknown(of: &str, members: impl Iterator<Item = (u32, u32)>, who: Who) -> Refusal {
     let mut there: Vec<String> = Vec::new();
     for (slot, pid) in members {
         let one = if who.pid().is_some() { pid } else { slot }.to_string();
@@ -196,7 +211,7 @@ pub fn unknown(group: &str, members: impl Iterator<Item = (u32, u32)>, who: Who)
         }
     }
     let there = there.join(", ");
-    Refusal::Unknown { who, group: group.to_owned(), there }
+    Refusal::Unknown { who, of: of.to_owned(), there }
 }
 
 fn part(who: Who) -> &'static str {

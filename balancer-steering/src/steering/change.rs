@@ -4,7 +4,10 @@
 //! refuse, and then written: what programs are asked to do last comes last, so that whatever fails on the
 //! way leaves a group that works.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    slice,
+};
 
 use balancer_common::record::{MemberRecord, SlotState};
 
@@ -28,11 +31,64 @@ use crate::{
 /// What a group is to become.
 pub struct Change<'a> {
     steering: &'a Steering,
+    plan: Plan,
+}
+
+/// What a group was, and what it is to be.
+struct Plan {
+    before: Image,
+    after: Image,
+    /// Whether a policy was asked for, be it the one in force: its program is attached anew.
+    attaches: bool,
+}
+
+/// All that is recorded of a group.
+#[derive(Clone)]
+struct Image {
     group: GroupSpec,
     agent: AgentState,
     records: Box<[MemberRecord]>,
-    /// Whether a policy was asked for, be it the one in force: its program is attached anew.
-    attaches: bool,
+}
+
+/// Changes several groups under their locks, all of them or none: `plan` looks at all, refuses or says what is
+/// to become of each. If it refuses, or what one of them needs cannot be had, nothing is changed; if the kernel
+/// refuses one later, those before it are put back. The groups are in the order of their names, so that two
+/// callers never wait for each other.
+///
+/// # Errors
+/// Returns [`ErrorKind::Gone`](crate::error::ErrorKind::Gone) if one of them was given back to the kernel, what
+/// `plan` returns, or an error if the kernel refuses.
+pub fn change_all<T, E: From<Error>>(
+    groups: &mut [Steering],
+    plan: impl FnOnce(&mut [Change<'_>]) -> std::result::Result<T, E>,
+) -> std::result::Result<T, E> {
+    let _locks = groups.iter().map(Steering::lock_or_gone).collect::<Result<Vec<_>>>()?;
+    change_all_locked(groups, plan)
+}
+
+fn change_all_locked<T, E: From<Error>>(
+    groups: &mut [Steering],
+    plan: impl FnOnce(&mut [Change<'_>]) -> std::result::Result<T, E>,
+) -> std::result::Result<T, E> {
+    let mut changes = groups.iter().map(Change::of).collect::<Result<Vec<_>>>()?;
+    let result = plan(&mut changes)?;
+    let plans: Vec<Plan> = changes.into_iter().map(|change| change.plan).collect();
+
+    // Before anything is changed: what may be refused.
+    let sockets = groups.iter().zip(&plans).map(|(group, plan)| group.prepare(plan));
+    let sockets = sockets.collect::<Result<Vec<_>>>()?;
+    for index in 0..groups.len() {
+        let done = groups[index].carry_out(&plans[index], sockets[index].as_ref());
+        if let Err(error) = done {
+            // Of one alone the table is still the old one.
+            let begun = if groups.len() > 1 { index + 1 } else { 0 };
+            for (group, plan) in groups[..begun].iter_mut().zip(plans).rev() {
+                group.undo(plan);
+            }
+            return Err(error.into());
+        }
+    }
+    Ok(result)
 }
 
 impl Steering {
@@ -58,59 +114,68 @@ impl Steering {
         &mut self,
         plan: impl FnOnce(&mut Change<'_>) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        let (group, agent) = (self.group()?, self.agent_state()?);
-        let records = self.maps.members.read()?;
-        let mut change = Change {
-            steering: self,
-            group,
-            agent: agent.clone(),
-            records: records.clone(),
-            attaches: false,
-        };
-        let result = plan(&mut change)?;
-        let Change { group: wanted, agent: told, records: changed, attaches, .. } = change;
-
-        // Before anything is changed: what may be refused.
-        let socket = if attaches { self.prepare(&wanted)? } else { None };
-        // A takeover in the middle knows by this which of two live members is one too many.
-        if told != agent && told.leaving.is_some() {
-            self.maps.set_agent(&(&told).into())?;
-        }
-        if changed != records {
-            self.maps.members.write(&changed)?;
-            self.end_tenancies(&records, &changed)?;
-        }
-        if wanted != group {
-            self.maps.set_group(&wanted)?;
-        }
-        if wanted.options.load != group.options.load {
-            self.complete_words()?;
-        }
-        if attaches || shares(&changed) != shares(&records) {
-            self.publish()?;
-        }
-        if let Some(socket) = &socket
-            && let Err(error) = self.attach(socket.as_fd())
-        {
-            self.maps.set_group(&group)?;
-            self.publish()?;
-            return Err(error.into());
-        }
-        if attaches && !group.policy.steers() {
-            self.maps.loads.forget_choices();
-        }
-        if told != agent && told.leaving.is_none() {
-            self.maps.set_agent(&(&told).into())?;
-        }
-        if needs_tracker(&group) && !needs_tracker(&wanted) {
-            self.rest_tracker()?;
-        }
-        Ok(result)
+        change_all_locked(slice::from_mut(self), |changes| plan(&mut changes[0]))
     }
 
-    /// Loads the program of a policy, and finds a socket to attach it through; `None` if the kernel's
-    /// group is gone, whose next first socket gets the program.
-    fn prepare(&self, wanted: &GroupSpec) -> Result<Option<OwnedFd>> {
+    fn carry_out(&mut self, plan: &Plan, socket: Option<&OwnedFd>) -> Result<()> {
+        let Plan { before, after, attaches } = plan;
+        // A takeover in the middle knows by this which of two live members is one too many.
+        if after.agent != before.agent && after.agent.leaving.is_some() {
+            self.maps.set_agent(&(&after.agent).into())?;
+        }
+        if after.records != before.records {
+            self.maps.members.write(&after.records)?;
+            self.end_tenancies(&before.records, &after.records)?;
+        }
+        if after.group != before.group {
+            self.maps.set_group(&after.group)?;
+        }
+        if after.group.options.load != before.group.options.load {
+            self.complete_words()?;
+        }
+        if *attaches || shares(&after.records) != shares(&before.records) {
+            self.publish()?;
+        }
+        if let Some(socket) = socket
+            && let Err(error) = self.attach(socket.as_fd())
+        {
+            self.maps.set_group(&before.group)?;
+            self.publish()?;
+            return Err(error);
+        }
+        if *attaches && !before.group.policy.steers() {
+            self.maps.loads.forget_choices();
+        }
+        if after.agent != before.agent && after.agent.leaving.is_none() {
+            self.maps.set_agent(&(&after.agent).into())?;
+        }
+        if needs_tracker(&before.group) && !needs_tracker(&after.group) {
+            self.rest_tracker()?;
+        }
+        Ok(())
+    }
+
+    /// Undoes a change that was carried out, because that of another group was not. The other error is what the
+    /// caller is told of.
+    fn undo(&mut self, plan: Plan) {
+        let undo = Plan { before: plan.after, after: plan.before, ..plan };
+        let prepared = self.prepare(&undo);
+        let undone = prepared.and_then(|socket| self.carry_out(&undo, socket.as_ref()));
+        if let Err(error) = undone {
+            tracing::warn!(
+                "the group {} was changed, and cannot be put back as it was: {error}",
+                self.name
+            );
+        }
+    }
+
+    /// Loads the program of a policy, and finds a socket to attach it through; `None` if no policy was asked
+    /// for, or the kernel's group is gone, whose next first socket gets the program.
+    fn prepare(&self, plan: &Plan) -> Result<Option<OwnedFd>> {
+        let wanted = &plan.after.group;
+        if !plan.attaches {
+            return Ok(None);
+        }
         self.track_for(wanted)?;
         if Program::pinned(wanted, &self.directory)?.is_none() {
             object::load(&self.directory, wanted)?;
@@ -150,7 +215,14 @@ fn shares(records: &[MemberRecord]) -> impl PartialEq + use<> {
     live.collect::<Vec<_>>()
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    fn of(steering: &'a Steering) -> Result<Self> {
+        let (group, agent) = (steering.group()?, steering.agent_state()?);
+        let before = Image { group, agent, records: steering.maps.members.read()? };
+        let plan = Plan { after: before.clone(), before, attaches: false };
+        Ok(Self { steering, plan })
+    }
+
     /// The group's name.
     pub fn name(&self) -> &str {
         self.steering.name()
@@ -158,12 +230,12 @@ impl Change<'_> {
 
     /// The group's record.
     pub fn group(&self) -> &GroupSpec {
-        &self.group
+        &self.plan.after.group
     }
 
     /// What the agent tells.
     pub fn agent(&mut self) -> &mut AgentState {
-        &mut self.agent
+        &mut self.plan.after.agent
     }
 
     /// The slots that are taken.
@@ -174,7 +246,7 @@ impl Change<'_> {
     }
 
     fn all_slots(&self) -> Vec<Member> {
-        let records = (0..).zip(self.records.iter().copied());
+        let records = (0..).zip(self.plan.after.records.iter().copied());
         records.filter(|(_, record)| record.cookie != 0).map(Member::from).collect()
     }
 
@@ -183,7 +255,8 @@ impl Change<'_> {
     /// # Errors
     /// Returns an error if a map cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        self.steering.snapshot_of(&self.group, &self.agent, &self.all_slots())
+        let Image { group, agent, .. } = &self.plan.after;
+        self.steering.snapshot_of(group, agent, &self.all_slots())
     }
 
     /// The group as it is, to be looked at.
@@ -193,8 +266,9 @@ impl Change<'_> {
 
     /// Switches the policy and its options.
     pub fn set_policy(&mut self, policy: Policy, options: PolicyOptions) {
-        (self.group.policy, self.group.options) = (policy, options);
-        self.attaches = true;
+        let group = &mut self.plan.after.group;
+        (group.policy, group.options) = (policy, options);
+        self.plan.attaches = true;
     }
 
     /// Changes a member's weight.
@@ -218,7 +292,8 @@ impl Change<'_> {
     /// Moves a slot through its life. A member that goes live the first time, and beside others in the
     /// table, is new: see [`Steering::grow`].
     pub fn set_state(&mut self, slot: u32, state: SlotState) {
-        let joins = self.records.iter().any(|record| record.state == SlotState::Live as u8);
+        let joins =
+            self.plan.after.records.iter().any(|record| record.state == SlotState::Live as u8);
         let now = if joins { publishing::since_boot() } else { 0 };
         move_to(self.record(slot), state, now);
     }
@@ -231,7 +306,7 @@ impl Change<'_> {
     }
 
     fn record(&mut self, slot: u32) -> &mut MemberRecord {
-        &mut self.records[slot as usize]
+        &mut self.plan.after.records[slot as usize]
     }
 }
 

@@ -50,7 +50,7 @@ use balancer_common::{
 
 pub use self::{
     cgroup::check as check_cgroup,
-    change::Change,
+    change::{Change, change_all},
     experiment::{Abandoned, Experiment},
     listens::Listens,
     lock::Lock,

@@ -52,7 +52,7 @@ pub fn measure(rounds: usize, connections: u64) -> Result<Vec<Scrape>> {
     let store = Store::at(Path::new(DEFAULT_BPFFS));
     let mut scrapes = Vec::new();
     for observed in [false, true] {
-        let metrics = Metrics::new(&store, None, observed)?;
+        let metrics = Metrics::new(&store, None, None, observed)?;
         let load = connections.max(4 * MEMBERS as u64);
         bed.time(To::Members, Work::Request, &cpus[..1], load)?;
         let (mut times, mut cpu) = (Vec::new(), Vec::new());

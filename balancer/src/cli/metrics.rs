@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use balancer_steering::{address::ListenAddress, time_span::TimeSpan};
+use balancer_steering::{address::ListenAddress, service::ServiceName, time_span::TimeSpan};
 use clap::Args;
 
 /// Arguments of `metrics`.
@@ -40,6 +40,10 @@ pub struct MetricsArgs {
     /// This group only [default: all]
     #[arg(long, value_name = "NAME")]
     pub group: Option<String>,
+
+    /// The groups of this service only
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    pub service: Option<ServiceName>,
 
     /// Have requests tracked meanwhile, in all groups; needs Linux 6.3, and --listen or --textfile
     #[arg(long)]

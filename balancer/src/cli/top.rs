@@ -1,6 +1,6 @@
 //! Arguments of `top`.
 
-use balancer_steering::time_span::TimeSpan;
+use balancer_steering::{service::ServiceName, time_span::TimeSpan};
 use clap::Args;
 
 /// Arguments of `top`.
@@ -35,4 +35,8 @@ pub struct TopArgs {
     /// This group only [default: all]
     #[arg(long, value_name = "NAME")]
     pub group: Option<String>,
+
+    /// The groups of this service only
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    pub service: Option<ServiceName>,
 }

@@ -1,4 +1,4 @@
-//! `balancer detach`: gives a group back to the kernel's hash.
+//! `balancer detach`: gives a group, or all groups of a service, back to the kernel's hash.
 
 use anyhow::{Context as _, Result, bail};
 use balancer_steering::{
@@ -8,15 +8,19 @@ use balancer_steering::{
     steering::{Steering, Store},
 };
 
-use crate::{cli::DetachArgs, commands::open_group, render::say, rules};
+use crate::{cli::DetachArgs, commands::open_scope, render::say, rules};
 
 /// Detaches the program and removes the pins; the workers go on.
 pub fn detach(args: &DetachArgs, store: &Store) -> Result<()> {
     privilege::require()?;
-    let steering = match args.address {
-        Some(address) => open_at(store, address)?,
-        None => open_group(store, &args.group)?,
+    let groups = match args.address {
+        Some(address) => vec![open_at(store, address)?],
+        None => open_scope(store, &args.group)?.groups,
     };
+    groups.into_iter().try_for_each(|steering| detach_one(steering, store))
+}
+
+fn detach_one(steering: Steering, store: &Store) -> Result<()> {
     let name = steering.name().to_owned();
     let lock = steering.lock_or_gone()?;
     let group = steering.group()?;

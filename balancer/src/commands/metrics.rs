@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     cli::{GroupArgs, MetricsArgs},
-    commands::open_group,
+    commands::open_scope,
     error::UsageError,
     metrics::{Format, Metrics, server, textfile},
     render::say,
@@ -30,11 +30,11 @@ pub fn metrics(args: &MetricsArgs, store: &Store) -> Result<()> {
         )
         .into());
     }
-    if let (false, Some(_)) = (stays, &args.group) {
+    if !stays && (args.group.is_some() || args.service.is_some()) {
         // One that stays may wait for its group; this would have nothing to show.
-        open_group(store, &GroupArgs { group: args.group.clone() })?;
+        open_scope(store, &GroupArgs { group: args.group.clone(), service: args.service })?;
     }
-    let open = || Metrics::new(store, args.group.as_deref(), args.observe);
+    let open = || Metrics::new(store, args.group.as_deref(), args.service, args.observe);
     match (&args.listen, &args.textfile) {
         (Some(address), _) => runtime()?.block_on(async {
             let end = end()?;

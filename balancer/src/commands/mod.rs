@@ -31,7 +31,8 @@ use rustix::process::Signal;
 
 use crate::{
     cli::{Cli, GroupArgs, Verb},
-    operations, output, parent, render, worker,
+    operations::{self, Scope},
+    output, parent, render, worker,
 };
 
 /// Does what the command line says.
@@ -88,7 +89,12 @@ fn say_line(line: String) -> Result<()> {
     render::say(format_args!("{line}"))
 }
 
-/// Opens the group that is meant: the one named, or the only one.
+/// Opens what is meant: the group or the service that is named, or the only one.
+fn open_scope(store: &Store, args: &GroupArgs) -> Result<Scope> {
+    operations::open(store, args.group.as_deref(), args.service)
+}
+
+/// Opens a group that tells what is told of all: of a service, each has the same agent.
 fn open_group(store: &Store, args: &GroupArgs) -> Result<Steering> {
-    operations::open(store, args.group.as_deref())
+    open_scope(store, args)?.groups.into_iter().next().context("no group is steered")
 }

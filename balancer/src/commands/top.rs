@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{GroupArgs, TopArgs},
-    commands::{open_group, say_line},
+    commands::{open_scope, say_line},
     error::UsageError,
     render::say_json,
     top::{
@@ -53,12 +53,14 @@ pub fn top(args: &TopArgs, store: &Store) -> Result<()> {
         )
         .into());
     }
-    if args.group.is_some() {
-        open_group(store, &GroupArgs { group: args.group.clone() })?;
+    if args.group.is_some() || args.service.is_some() {
+        open_scope(store, &GroupArgs { group: args.group.clone(), service: args.service })?;
     }
     let ended = ended()?;
-    let mut watched =
-        Watched { reader: Reader::new(store.clone(), args.group.clone()), earlier: HashMap::new() };
+    let mut watched = Watched {
+        reader: Reader::new(store.clone(), args.group.clone(), args.service),
+        earlier: HashMap::new(),
+    };
     if args.json {
         return lines(args, &mut watched, &ended);
     }

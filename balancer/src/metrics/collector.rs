@@ -17,6 +17,7 @@ use balancer_steering::{
     bounds::{BoundedRequests, Bounds},
     discovery::{self, Backlog},
     escape,
+    service::ServiceName,
     snapshot::{MemberInfo, MemberState, Snapshot},
     steering::{Member, Observation, Steering, Store},
 };
@@ -59,6 +60,7 @@ pub(super) struct Reading {
 pub(super) struct GroupCollector {
     store: Store,
     group: Option<String>,
+    service: Option<ServiceName>,
     bounds: Bounds,
     observe: bool,
     observation: Mutex<Option<Observation>>,
@@ -68,14 +70,20 @@ pub(super) struct GroupCollector {
 }
 
 impl GroupCollector {
-    /// Of one group, or of all.
+    /// Of one group, of those of a service, or of all.
     ///
     /// # Errors
     /// Returns an error if the groups cannot be listed, or requests cannot be tracked in those there are.
-    pub fn new(store: &Store, group: Option<&str>, observe: bool) -> Result<Self> {
+    pub fn new(
+        store: &Store,
+        group: Option<&str>,
+        service: Option<ServiceName>,
+        observe: bool,
+    ) -> Result<Self> {
         let collector = Self {
             store: store.clone(),
             group: group.map(str::to_owned),
+            service,
             bounds: histogram::bounds(),
             observe,
             observation: Mutex::default(),
@@ -118,7 +126,10 @@ impl GroupCollector {
             self.or_count(self.observe());
         }
         let read = |name: &String| self.or_count(read_group(&self.store, name, &self.bounds));
-        let groups = names.iter().filter_map(read).collect();
+        let is_asked_for = |group: &GroupReading| {
+            self.service.is_none() || self.service == group.snapshot.group.service
+        };
+        let groups = names.iter().filter_map(read).filter(is_asked_for).collect();
         Reading { began, groups, errors: self.errors.load(Ordering::Relaxed) }
     }
 

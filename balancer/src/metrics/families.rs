@@ -230,12 +230,14 @@ fn infos(groups: &[GroupReading], encoder: &mut DescriptorEncoder<'_>) -> Result
     let mut family = info(encoder, "balancer_group", "What the group is, and its policy.")?;
     for group in groups {
         let of = &group.snapshot.group;
-        family.encode_info(&[
-            ("group", group.name()),
-            ("protocol", &of.protocol.to_string()),
-            ("address", &of.address),
-            ("policy", group.snapshot.policy.name()),
-        ])?;
+        let service = of.service.map(|service| ("service", service.to_string()));
+        let labels = [
+            ("group", group.name().to_owned()),
+            ("protocol", of.protocol.to_string()),
+            ("address", of.address.clone()),
+            ("policy", group.snapshot.policy.name().to_owned()),
+        ];
+        family.encode_info(&labels.into_iter().chain(service).collect::<Vec<_>>())?;
     }
     let help = "The process that accepts for the member.";
     let mut family = info(encoder, "balancer_member", help)?;

@@ -24,7 +24,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use balancer_steering::steering::Store;
+use balancer_steering::{service::ServiceName, steering::Store};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, prometheus_text, text},
@@ -119,13 +119,18 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Of one group, or of all there are; with requests tracked for as long as this value lives, if
+    /// Of one group, of those of a service, or of all there are; with requests tracked for as long as this value lives, if
     /// `observe` says so.
     ///
     /// # Errors
     /// Returns an error if the groups cannot be listed, or requests cannot be tracked.
-    pub fn new(store: &Store, group: Option<&str>, observe: bool) -> Result<Self> {
-        let collector = GroupCollector::new(store, group, observe)?;
+    pub fn new(
+        store: &Store,
+        group: Option<&str>,
+        service: Option<ServiceName>,
+        observe: bool,
+    ) -> Result<Self> {
+        let collector = GroupCollector::new(store, group, service, observe)?;
         Ok(Self { collector, length: AtomicUsize::new(0) })
     }
 

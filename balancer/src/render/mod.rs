@@ -4,6 +4,7 @@ pub mod groups;
 pub mod line;
 pub mod live;
 pub mod policy;
+pub mod service;
 pub mod table;
 
 use std::{

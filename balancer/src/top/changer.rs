@@ -76,14 +76,14 @@ fn carry_out(store: &Store, change: &Change, say: &Sender<String>) {
 
 fn perform(store: &Store, change: &Change, say: impl FnMut(String) -> Result<()>) -> Result<()> {
     privilege::require()?;
-    let steering = &mut operations::open(store, Some(&change.group))?;
+    let scope = &mut operations::open(store, Some(&change.group), None)?;
     match &change.operation {
         Operation::Policy { policy, .. } => {
-            operations::set_policy(steering, *policy, |options| options, say)
+            operations::set_policy(scope, *policy, |options| options, say)
         }
-        Operation::Weight { after, .. } => operations::set_weights(steering, &[*after], say),
-        Operation::Drain(who) => operations::drain(steering, &[*who], say),
-        Operation::Resume(who) => operations::resume(steering, &[*who], say),
+        Operation::Weight { after, .. } => operations::set_weights(scope, &[*after], say),
+        Operation::Drain(who) => operations::drain(scope, &[*who], say),
+        Operation::Resume(who) => operations::resume(scope, &[*who], say),
     }
 }
 

@@ -8,6 +8,7 @@ use balancer_steering::{
     group::Protocol,
     policy::Policy,
     requests::Requests,
+    service::ServiceName,
     snapshot::Snapshot,
     steering::{Observation, Steering, Store},
 };
@@ -31,6 +32,7 @@ pub struct GroupReading {
 pub struct Reader {
     store: Store,
     group: Option<String>,
+    service: Option<ServiceName>,
     observation: Option<Observation>,
     /// Why requests are not tracked, if so.
     pub unobserved: Option<String>,
@@ -39,9 +41,10 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Of one group, or of all.
-    pub fn new(store: Store, group: Option<String>) -> Self {
-        Self { store, group, observation: None, unobserved: None, unread: BTreeMap::new() }
+    /// Of one group, of those of a service, or of all.
+    pub fn new(store: Store, group: Option<String>, service: Option<ServiceName>) -> Self {
+        let (unobserved, unread) = (None, BTreeMap::new());
+        Self { store, group, service, observation: None, unobserved, unread }
     }
 
     /// All groups, by name, without those that cannot be read. One that goes away meanwhile is left out.
@@ -61,7 +64,8 @@ impl Reader {
         let mut readings = Vec::new();
         for name in names {
             match read_group(&self.store, &name) {
-                Ok(reading) => readings.push(reading),
+                Ok(reading) if self.is_shown(&reading) => readings.push(reading),
+                Ok(_) => {}
                 // Given back to the kernel since it was listed.
                 Err(_) if !self.store.directory(&name).exists() => {}
                 Err(error) => {
@@ -70,6 +74,10 @@ impl Reader {
             }
         }
         Ok(readings)
+    }
+
+    fn is_shown(&self, reading: &GroupReading) -> bool {
+        self.service.is_none() || self.service == reading.snapshot.group.service
     }
 
     /// What tracked requests is gone if all groups went, and came again.

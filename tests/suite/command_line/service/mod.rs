@@ -1,8 +1,13 @@
 //! A service: one server with several addresses, which is several groups, steered as one.
 
 mod attaching;
+mod refusing;
+mod verbs;
 
-use std::{collections::BTreeSet, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
 use balancer_steering::group::own_netns;
 
@@ -103,4 +108,36 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 /// `balancer status --json` of one group.
 fn status_of(host: &Host, group: &str) -> Value {
     serde_json::from_str(&host.succeed(&["status", "--json", "--group", group])).unwrap()
+}
+
+/// `balancer status --json` of the service `web`.
+fn service(host: &Host) -> Value {
+    serde_json::from_str(&host.succeed(&["status", "--json", "--service", "web"])).unwrap()
+}
+
+/// The PIDs of its workers.
+fn workers(host: &Host) -> Vec<u32> {
+    let service = service(host);
+    let workers = service["workers"].as_array().unwrap().iter();
+    workers.map(|worker| worker["pid"].as_u64().unwrap().try_into().unwrap()).collect()
+}
+
+/// How often each PID was chosen in a group.
+fn selected(host: &Host, group: &str) -> BTreeMap<u32, u64> {
+    let status = status_of(host, group);
+    let members = status["members"].as_array().unwrap().iter();
+    let number = |member: &Value, field: &str| member[field].as_u64().unwrap();
+    let mut all = BTreeMap::new();
+    for member in members {
+        *all.entry(number(member, "pid").try_into().unwrap()).or_default() +=
+            number(member, "selected");
+    }
+    all
+}
+
+/// The state of each member of a group, by slot.
+fn states(host: &Host, group: &str) -> Vec<String> {
+    let status = status_of(host, group);
+    let members = status["members"].as_array().unwrap().iter();
+    members.map(|member| member["state"].as_str().unwrap().to_owned()).collect()
 }
