@@ -89,8 +89,8 @@ fn a_policy_that_one_of_them_cannot_have_is_refused_before_any_is_steered() {
     Host::with(|host| {
         let _sockets = sockets();
         let args = ["attach", ":8000", "udp/:8000", "--service", "web"];
-        let args = [&args[..], &["--policy", "least-connections"]].concat();
-        host.refuse(1, &args, &["udp/127.0.0.1:8000 cannot be steered", "least-connections"]);
+        let args = [&args[..], &["--policy", "least-requests"]].concat();
+        host.refuse(1, &args, &["udp/127.0.0.1:8000 cannot be steered", "least-requests"]);
     });
 }
 

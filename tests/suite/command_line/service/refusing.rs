@@ -44,11 +44,8 @@ fn a_policy_that_one_group_cannot_have_is_given_to_none() {
     Host::with(|host| {
         let _sockets = sockets();
         host.succeed(&["attach", ":8000", "udp/:8000", "--service", "web", "--once"]);
-        let message = host.fail(1, &["policy", "least-connections", "--service", "web"]);
-        assert!(
-            message.contains("udp-8000: ") && message.contains("least-connections"),
-            "{message}"
-        );
+        let message = host.fail(1, &["policy", "least-requests", "--service", "web"]);
+        assert!(message.contains("udp-8000: ") && message.contains("least-requests"), "{message}");
         for name in names(host) {
             assert_eq!(status_of(host, &name)["policy"], "round-robin", "{name}");
         }
