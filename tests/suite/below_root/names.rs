@@ -66,14 +66,14 @@ fn the_name_of_a_device_is_shown_escaped() {
 
 /// A server on port 8090 that calls itself what it likes.
 fn server_called(name: &str, shares: bool) -> Child {
-    let program = "import socket, sys, time\n\
+    let program = "import signal, socket, sys\n\
         s = socket.socket()\n\
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(sys.argv[2]))\n\
         s.bind(('127.0.0.1', 8090))\n\
         s.listen()\n\
         open('/proc/self/comm', 'w').write(sys.argv[1])\n\
         print(flush=True)\n\
-        time.sleep(1000)";
+        signal.pause()";
     let mut server = Command::new("python3")
         .args(["-c", program, name, if shares { "1" } else { "0" }])
         .stdout(Stdio::piped())

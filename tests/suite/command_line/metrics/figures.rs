@@ -4,12 +4,15 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
+    os::fd::AsFd as _,
 };
 
+use balancer_common::record::SlotState;
 use balancer_steering::{
     flows::{Flows, TIMEOUT},
     group::Protocol,
     policy::Policy,
+    weight::Weight,
 };
 use harness::{
     Host, TestGroup, client, group::PATIENT, needs_kernel, running::wait_until, servers::Client,
@@ -143,6 +146,52 @@ fn requests_are_in_the_histograms_while_they_are_observed_and_not_after() {
         assert!(group.steering.requests().unwrap().is_none(), "the tracker is still on");
         let found = series(&host.succeed(&["metrics"]));
         assert!(!found.keys().any(|name| name.starts_with("balancer_request_duration_seconds_")));
+    });
+}
+
+#[test]
+fn a_slot_that_is_given_to_another_worker_begins_at_none() {
+    Host::with(|host| {
+        if !needs_kernel(6, 3) {
+            return;
+        }
+        let mut group = TestGroup::new(host, Protocol::Tcp, Policy::RoundRobin, &[1, 1]);
+        let (running, address) = serve(host, &["--observe"]);
+        let mut clients = group.connect(2);
+        let workers = [0, 1].map(|slot| TcpStream::from(group.accept_all(slot).remove(0)));
+        clients.iter_mut().for_each(|client| client.write_all(b"some").unwrap());
+        for mut worker in workers {
+            worker.set_nonblocking(false).unwrap();
+            worker.read_exact(&mut [0; 4]).unwrap();
+            worker.write_all(b"some").unwrap();
+        }
+        let counters = [
+            "balancer_choices_total",
+            "balancer_connections_total",
+            "balancer_request_duration_seconds_count",
+            "balancer_read_delay_seconds_count",
+            "balancer_first_answer_seconds_count",
+        ];
+        let of = |slot: u32| {
+            let found = scrape(&address);
+            counters.map(|name| found[&format!("{name}{{group=\"test\",slot=\"{slot}\"}}")])
+        };
+        of(0).into_iter().for_each(|count| is(count, 1));
+        group.sockets[0] = None;
+        group.steering.vacate(0).unwrap();
+        // One socket comes and goes until no slot is left that was never used.
+        let socket = harness::sockets::tcp(&group.address.to_string());
+        loop {
+            match group.steering.seat(socket.as_fd(), Weight::ONE).unwrap() {
+                0 => break,
+                slot => group.steering.vacate(slot).unwrap(),
+            }
+        }
+        group.steering.set_state(0, SlotState::Live).unwrap();
+        group.steering.publish().unwrap();
+        of(0).into_iter().for_each(|count| is(count, 0));
+        of(1).into_iter().for_each(|count| is(count, 1));
+        assert!(running.stop().status.success());
     });
 }
 
