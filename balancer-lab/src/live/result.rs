@@ -48,7 +48,7 @@ pub struct Standing {
     pub policy: String,
     /// Its blocks.
     pub blocks: usize,
-    /// Answers in them, on connections that it chose itself: all that follows is of these.
+    /// Answers in them, on connections that it chose itself: so are all times and spreads of answers.
     pub answers: u64,
     /// Time to answer, over all blocks.
     pub to_answer: Quantiles,
