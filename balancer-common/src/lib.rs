@@ -10,6 +10,7 @@
 //! - [`load`]: how much a slot has to do, and who has less.
 //! - [`stall`]: whether a queue stands still.
 //! - [`request`]: what a connection owes.
+//! - [`sibling`]: what a worker has in the other groups of its service.
 //! - [`record`]: what the maps hold besides that.
 
 #![cfg_attr(not(test), no_std)]
@@ -23,6 +24,7 @@ pub mod histogram;
 pub mod load;
 pub mod record;
 pub mod request;
+pub mod sibling;
 pub mod stall;
 pub mod table;
 
@@ -45,6 +47,9 @@ pub const LISTENS_BYTES: u32 = 4096;
 
 /// Groups that one host may have at once.
 pub const MAX_GROUPS: u32 = 1024;
+
+/// Groups of one service in which connections are counted.
+pub const MAX_SERVICE_GROUPS: u32 = 32;
 
 /// Connections that migrated and are open still.
 pub const MAX_MOVED: u32 = 1 << 18;

@@ -41,6 +41,10 @@ pub enum Source {
     Reported = 3,
     /// Requests that it has not answered.
     Requests = 4,
+    /// Connections of its worker, in all groups of the service.
+    ServiceConnections = 5,
+    /// Requests that its worker has not answered, in all groups of the service.
+    ServiceRequests = 6,
 }
 
 /// The lower half of a word: of a number that counts on, enough to tell it from those close to it.

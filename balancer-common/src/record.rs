@@ -198,8 +198,11 @@ pub struct LoadRecord {
     pub times: u64,
     /// The era, see [`crate::request::next_era`]: the same for all slots of a group. It outlives the tenant.
     pub era: u64,
+    /// The worker's member in the next group of its service, or 0: see [`crate::sibling`]. Written by userspace
+    /// alone.
+    pub sibling: u64,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 /// Which tenant a socket belongs to.

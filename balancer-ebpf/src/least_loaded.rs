@@ -22,7 +22,7 @@ use crate::{
     maps,
     packet::Packet,
     queue::{self, Sockets},
-    settings, share,
+    service, settings, share,
 };
 
 /// How often a choice is made anew because another CPU made the same one meanwhile.
@@ -46,7 +46,7 @@ pub fn of_all(packet: Packet, live: Control, attempt: u32) -> Option<Draw> {
     if slot != least {
         return Some(Draw::Slot { slot, at: start, seen: MAX_LOAD });
     }
-    let by_count = attempt < OVERTAKEN && settings::source() == Source::Connections as u32;
+    let by_count = attempt < OVERTAKEN && settings::goes_by_count();
     Some(Draw::Slot { slot, at: start, seen: if by_count { seen } else { MAX_LOAD } })
 }
 
@@ -90,6 +90,8 @@ fn load_of(slot: u32, record: &LoadRecord) -> Option<u64> {
         Some(load::reported(maps::reported(slot)?))
     } else if settings::source() == Source::Requests as u32 {
         Some(load::requests(maps::read(&record.work), record.count))
+    } else if settings::is_of_service() {
+        Some(service::bal_service_load(slot))
     } else {
         Some(load::connections(record.count))
     }

@@ -18,6 +18,7 @@ mod migrate;
 mod packet;
 mod queue;
 mod request;
+mod service;
 mod settings;
 mod share;
 mod steer;

@@ -3,6 +3,7 @@
 
 use balancer_common::{
     flow::Timeouts,
+    load::Source,
     record::{Offsets, Settings},
 };
 
@@ -62,6 +63,18 @@ pub fn stall_ticks() -> Option<u32> {
 #[inline(always)]
 pub fn source() -> u32 {
     setting!(SETTINGS.source)
+}
+
+/// Whether the load is connections, of the slot or of its worker.
+#[inline(always)]
+pub fn goes_by_count() -> bool {
+    source() == Source::Connections as u32 || source() == Source::ServiceConnections as u32
+}
+
+/// Whether the load is that of a worker in all groups of its service.
+#[inline(always)]
+pub fn is_of_service() -> bool {
+    source() == Source::ServiceConnections as u32 || source() == Source::ServiceRequests as u32
 }
 
 /// Whether members are UDP sockets.

@@ -6,7 +6,7 @@ use balancer_common::{
     MAX_MEMBERS,
     control::Control,
     draw::{self, PacketKind},
-    load::{self, MAX_LOAD},
+    load::{self, MAX_LOAD, Source},
     record::Misses,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     early::{self, jiffies},
     flow, least_loaded, maps, migrate,
     packet::Packet,
-    queue, settings,
+    queue, service, settings,
 };
 
 const ENOENT: i64 = 2;
@@ -208,7 +208,16 @@ pub extern "C" fn bal_reserve(slot: u32, seen: u64, kind: u32) -> u32 {
     }
     record.chosen = load::lower(now).max(1);
     let before = maps::add(&mut record.count, load::PENDING);
-    if seen >= MAX_LOAD || load::connections(before) == seen {
+    if seen >= MAX_LOAD {
+        return RESERVED;
+    }
+    // Of two CPUs that choose in two groups at once, at least one sees what the other has reserved.
+    let had = if settings::source() == Source::ServiceConnections as u32 {
+        service::bal_service_load(slot).wrapping_sub(1)
+    } else {
+        load::connections(before)
+    };
+    if had == seen {
         return RESERVED;
     }
     maps::add(&mut record.count, load::PENDING.wrapping_neg());

@@ -187,6 +187,7 @@ impl Attachment {
             lines.extend(line.into_line());
         }
         self.steering.publish()?;
+        self.steering.join_service()?;
         // Where the kernel's group was gone, so was the program.
         if adopted {
             self.pace.unsettled = Some(Instant::now());

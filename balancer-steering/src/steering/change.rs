@@ -152,6 +152,9 @@ impl Steering {
         if needs_tracker(&before.group) && !needs_tracker(&after.group) {
             self.rest_tracker()?;
         }
+        if workers(&after.records) != workers(&before.records) {
+            self.join_service()?;
+        }
         Ok(())
     }
 
@@ -213,6 +216,14 @@ fn shares(records: &[MemberRecord]) -> impl PartialEq + use<> {
         live.then_some((record.weight, record.key, record.since, record.pid))
     });
     live.collect::<Vec<_>>()
+}
+
+/// Who accepts from which slot.
+fn workers(records: &[MemberRecord]) -> impl PartialEq + use<> {
+    let worker = |record: &MemberRecord| {
+        (record.state != SlotState::Vacant as u8).then_some((record.pid, record.start))
+    };
+    records.iter().map(worker).collect::<Vec<_>>()
 }
 
 impl<'a> Change<'a> {

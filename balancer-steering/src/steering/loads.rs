@@ -90,6 +90,11 @@ impl Loads {
         self.0.set(word(slot, offset_of!(LoadRecord, weight)), both);
     }
 
+    /// Says which member its worker has in the next group of its service: see [`balancer_common::sibling`].
+    pub fn set_sibling(&self, slot: u32, sibling: u64) {
+        self.0.set(word(slot, offset_of!(LoadRecord, sibling)), sibling);
+    }
+
     /// Forgets all of a slot but the era, which is the group's.
     pub fn clear(&self, slot: u32) {
         let era = word(slot, offset_of!(LoadRecord, era));

@@ -26,6 +26,7 @@ mod publishing;
 mod records;
 mod remaining;
 mod reported;
+mod service;
 mod settings;
 mod shared;
 mod slots;
@@ -63,6 +64,7 @@ pub use self::{
     publishing::entry,
     remaining::{About, Remaining, Watch},
     reported::Reporter,
+    service::join as join_service,
     stats::{Measuring, Runs, measure_runs},
     store::{DEFAULT_BPFFS, Store, is_bpffs},
 };

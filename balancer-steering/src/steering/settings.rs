@@ -1,6 +1,6 @@
 //! What the programs of a group are told when they are loaded, and cannot change: constants to the verifier.
 
-use balancer_common::record::Settings;
+use balancer_common::{load::Source, record::Settings};
 
 use crate::{
     group::{GroupSpec, Protocol},
@@ -17,7 +17,12 @@ pub fn settings(group: &GroupSpec, cpus: u32) -> Settings {
     let timeouts = flows.map(|flows| flows.timeouts());
     Settings {
         stall_ticks: if stalls { stall_ticks(options) } else { 0 },
-        source: policy.source(options.load) as u32,
+        source: match policy.source(options.load) {
+            // What its worker has elsewhere counts too.
+            Source::Connections if group.service.is_some() => Source::ServiceConnections,
+            Source::Requests if group.service.is_some() => Source::ServiceRequests,
+            source => source,
+        } as u32,
         udp: udp.into(),
         counted: counted.into(),
         looks: looks.into(),

@@ -16,7 +16,7 @@ use super::{
     directory::{make_directory, remove_directory},
     host::Host,
     lock::{self, Lock, Wait},
-    trust,
+    service, trust,
 };
 use crate::{privilege::sudo_line, process::Identity};
 
@@ -181,6 +181,14 @@ impl Store {
         }
         if let Ok(group) = index {
             self.host().forget_group(group.index);
+            // Its number may be another group's soon, under the host's lock.
+            if let Some(service) = group.service
+                && let Err(error) = service::join(self, service)
+            {
+                tracing::warn!(
+                    "the load of the service {service} still has {name} in it: {error:#}"
+                );
+            }
         }
         self.remove_if_empty()
     }

@@ -12,11 +12,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use balancer_common::record::SlotState;
 use balancer_steering::{
-    group::{Protocol, default_name},
+    group::{GroupSpec, Protocol, default_name},
     policy_spec::PolicySpec,
     process::Identity,
+    service::ServiceName,
     socket,
-    steering::{DEFAULT_BPFFS, Runs, Steering, Store},
+    steering::{DEFAULT_BPFFS, Runs, Steering, Store, join_service},
     weight::Weight,
 };
 use serde::Serialize;
@@ -35,6 +36,8 @@ pub struct Bed {
     store: Store,
     /// None while the kernel's hash chooses and nothing of ours is there, nor anything counted.
     steering: Option<Steering>,
+    /// How many groups are one service with it, itself included.
+    in_service: usize,
     /// Other groups beside it.
     others: Vec<(Steering, Listeners)>,
     members: Listeners,
@@ -101,13 +104,29 @@ impl Bed {
     pub fn make(members: usize) -> Result<Self> {
         let (members, stranger) = (Listeners::open(members)?, Listeners::open(1)?);
         let store = Store::prepare(Path::new(DEFAULT_BPFFS))?;
-        Ok(Self { store, steering: None, others: Vec::new(), members, stranger })
+        Ok(Self { store, steering: None, in_service: 1, others: Vec::new(), members, stranger })
+    }
+
+    /// As [`Bed::make`]; the members' process has as many in each of so many groups, which are one service.
+    ///
+    /// # Errors
+    /// As [`Bed::make`].
+    pub fn in_service(members: usize, groups: usize) -> Result<Self> {
+        Ok(Self { in_service: groups, ..Self::make(members)? })
     }
 
     /// Steers the members from now on.
     fn steer(&mut self) -> Result<&mut Steering> {
         if self.steering.is_none() {
-            self.steering = Some(steer(&self.store, &self.members)?);
+            let service = if self.in_service > 1 { Some("bench".parse()?) } else { None };
+            self.steering = Some(steer(&self.store, &self.members, service)?);
+            for _ in 1..self.in_service {
+                let listeners = Listeners::open(self.members.sockets.len())?;
+                self.others.push((steer(&self.store, &listeners, service)?, listeners));
+            }
+            if let Some(service) = service {
+                join_service(&self.store, service)?;
+            }
         }
         self.steering.as_mut().context("nothing is steered")
     }
@@ -131,7 +150,7 @@ impl Bed {
         self.steer()?;
         while self.others.len() + 1 < groups {
             let listeners = Listeners::open(1)?;
-            self.others.push((steer(&self.store, &listeners)?, listeners));
+            self.others.push((steer(&self.store, &listeners, None)?, listeners));
         }
         Ok(())
     }
@@ -206,10 +225,10 @@ fn counted(steering: &Steering) -> Result<Counted> {
 }
 
 /// A group of these listeners.
-fn steer(store: &Store, members: &Listeners) -> Result<Steering> {
+fn steer(store: &Store, members: &Listeners, service: Option<ServiceName>) -> Result<Steering> {
     let ourselves = Identity::of(process::id()).context("cannot read /proc/self/stat")?;
     let address = members.address;
-    let group = group::at(address)?;
+    let group = GroupSpec { service, ..group::at(address)? };
     let name = default_name(Protocol::Tcp, address);
     let (mut steering, _logs) = Steering::create(store, &name, &group, |_| Ok(()))?;
     for (listener, weight) in members.sockets.iter().zip(WEIGHTS.iter().cycle()) {

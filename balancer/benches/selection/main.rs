@@ -61,6 +61,10 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 5_000,
           value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     connections: u64,
+    /// Make the group one of a service of so many groups, each with as many members of the same process, in
+    /// the first two tables
+    #[arg(long, value_name = "GROUPS", default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    service: usize,
     /// Measure one of these only
     #[arg(long, value_enum)]
     only: Option<Only>,
@@ -124,7 +128,7 @@ fn run(options: &Options) -> Result<()> {
     sandbox::enter(Path::new(DEFAULT_BPFFS))?;
     let machine = Machine::this()?;
     let policies = options.steered();
-    let mut bed = Bed::make(WEIGHTS.len())?;
+    let mut bed = Bed::in_service(WEIGHTS.len(), options.service)?;
     let mut report = Report::new(machine, options.connections);
     println!("{}", report.machine);
     if options.wants(Only::Cost) {

@@ -1,7 +1,10 @@
 //! How many instructions the verifier walks for each program. It gives up at a million, so a jump is
 //! noticed here before a kernel refuses the program.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     maps::MapData,
@@ -14,7 +17,7 @@ use balancer_steering::{
     options::{PolicyOptions, can_track},
     policy::Policy,
 };
-use harness::{Host, TestGroup, tools::skip};
+use harness::{Host, TestGroup, sockets::tcp, tools::skip};
 
 /// The recorded figures: kernel, program, instructions, one program per line.
 const RECORD: &str =
@@ -42,13 +45,11 @@ fn measure(host: &Host) -> BTreeMap<String, u32> {
         };
         // Two policies may share a program; then the first of them names it.
         let Some(pin) = pins.into_iter().find(is_new) else { continue };
-        // A program that is refused is loaded once more without a look at queues, and is smaller then.
-        let looks = pin.to_str().and_then(|pin| pin.rsplit('-').nth(1)) == Some("1");
-        assert!(looks || !policy.steers(), "{} was refused: {}", policy.name(), pin.display());
-        let verified = ProgramInfo::from_pin(&pin).unwrap().verified_instruction_count();
-        figures.insert(policy.name().to_owned(), verified.unwrap());
+        figures.insert(policy.name().to_owned(), verified(&pin, policy));
         seen.push(pin);
     }
+    let policy = Policy::LeastConnections;
+    figures.insert(format!("{}-of-service", policy.name()), of_service(host, policy));
     let shared = host.shared_pins().join(GROUPS);
     let groups = MapData::from_pin(shared).unwrap().info().unwrap().id();
     let counts = |program: &ProgramInfo| {
@@ -58,6 +59,25 @@ fn measure(host: &Host) -> BTreeMap<String, u32> {
     let counting = loaded_programs().flatten().find(counts).unwrap();
     figures.insert("(counting)".to_owned(), counting.verified_instruction_count().unwrap());
     figures
+}
+
+/// Of the program of a policy, in a group of a service.
+fn of_service(host: &Host, policy: Policy) -> u32 {
+    let _socket = tcp("127.0.0.1:8000");
+    let args =
+        ["attach", "127.0.0.1:8000", "--once", "--service", "web", "--policy", policy.name()];
+    host.succeed(&args);
+    let pins = std::fs::read_dir(host.pins("tcp-8000")).unwrap().flatten().map(|pin| pin.path());
+    let is_program =
+        |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("bal_");
+    verified(&pins.into_iter().find(is_program).unwrap(), policy)
+}
+
+fn verified(pin: &Path, policy: Policy) -> u32 {
+    // A program that is refused is loaded once more without a look at queues, and is smaller then.
+    let looks = pin.to_str().and_then(|pin| pin.rsplit('-').nth(1)) == Some("1");
+    assert!(looks || !policy.steers(), "{} was refused: {}", policy.name(), pin.display());
+    ProgramInfo::from_pin(pin).unwrap().verified_instruction_count().unwrap()
 }
 
 /// The lines of the record for one kernel, or for all others.

@@ -1,6 +1,7 @@
 //! How groups begin to be steered: all of them, or none.
 
 use anyhow::{Context as _, Result};
+use balancer_common::MAX_SERVICE_GROUPS;
 use balancer_steering::{
     adoption::{Admits, Attachment},
     discovery::{Cookies, FoundGroup, GroupWatcher},
@@ -10,7 +11,7 @@ use balancer_steering::{
     options::{self, PolicyOptions},
     policy::Policy,
     process::Identity,
-    steering::{Logs, Steering, Store},
+    steering::{Logs, Steering, Store, join_service},
 };
 
 use crate::{
@@ -56,6 +57,13 @@ impl Plan<'_> {
         let identities: Vec<_> = found.iter().map(|group| group.identity).collect();
         if let Some(service) = self.args.service {
             claim::refuse_service(self.store, service, &identities)?;
+            if identities.len() > MAX_SERVICE_GROUPS as usize {
+                return Err(UsageError::new(format_args!(
+                    "a service has {MAX_SERVICE_GROUPS} groups at most, because the load of a worker is \
+                     added up over them; make two services of these addresses"
+                ))
+                .into());
+            }
         }
         let udp = identities.iter().any(|identity| identity.protocol == Protocol::Udp);
         if self.args.flow.is_asked_for() && !udp {
@@ -114,6 +122,12 @@ impl Plan<'_> {
                     return Err(self.explain(&group.identity, error));
                 }
             }
+        }
+        if let Some(service) = self.args.service
+            && let Err(error) = join_service(self.store, service)
+        {
+            give_back(begun, self.store);
+            return Err(error.into());
         }
         Ok(begun)
     }

@@ -112,6 +112,17 @@ fn once_stays_in_all_groups_and_a_name_is_one_services() {
 }
 
 #[test]
+fn a_service_of_more_groups_than_are_added_up_is_refused() {
+    Host::with(|host| {
+        let addresses: Vec<String> = (8000..8033).map(|port| format!("127.0.0.1:{port}")).collect();
+        let _sockets: Vec<_> = addresses.iter().map(|address| tcp(address)).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let args = [&["attach", "--service", "web"], &addresses[..]].concat();
+        host.refuse(2, &args, &["32 groups at most"]);
+    });
+}
+
+#[test]
 fn several_addresses_need_a_services_name() {
     Host::with(|host| {
         host.refuse(2, &["attach", ":8000", ":8443"], &["--service web"]);

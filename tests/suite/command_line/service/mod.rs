@@ -1,6 +1,7 @@
 //! A service: one server with several addresses, which is several groups, steered as one.
 
 mod attaching;
+mod load;
 mod refusing;
 mod verbs;
 
