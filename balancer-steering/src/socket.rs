@@ -7,9 +7,9 @@ use std::{
 
 use procfs::net::{TcpNetEntry, TcpState};
 use rustix::process::geteuid;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
-use crate::process;
+use crate::{process, protocol::Protocol};
 
 /// The kernel bounds it by `net.core.somaxconn`; so ask for all that allows.
 const BACKLOG: i32 = i32::MAX;
@@ -57,17 +57,32 @@ pub enum BindError {
 /// # Errors
 /// Returns an error if the address cannot be had.
 pub fn bind(address: SocketAddr) -> Result<Socket, BindError> {
-    let socket = open(address).map_err(|error| explain(address, error))?;
-    socket.bind(&address.into()).map_err(|error| explain(address, error))?;
+    bind_as(Protocol::Tcp, address)
+}
+
+/// As [`bind`]; a UDP socket is a member of the kernel's group from then on.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_as(protocol: Protocol, address: SocketAddr) -> Result<Socket, BindError> {
+    let socket = open(protocol, address).map_err(|error| explain(protocol, address, error))?;
+    socket.bind(&address.into()).map_err(|error| explain(protocol, address, error))?;
     Ok(socket)
 }
 
-fn open(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
+    let kind = match protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
     // Before bind: a group is formed of sockets that had it by then.
     socket.set_reuse_port(true)?;
-    // So that connections which linger from an earlier run do not keep the port.
-    socket.set_reuse_address(true)?;
+    // So that connections which linger from an earlier run do not keep the port. To UDP it means that
+    // anybody may share it.
+    if protocol == Protocol::Tcp {
+        socket.set_reuse_address(true)?;
+    }
     if address.is_ipv6() {
         // Said, not left to net.ipv6.bindv6only: [::] takes IPv4 too.
         socket.set_only_v6(false)?;
@@ -80,11 +95,15 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 /// # Errors
 /// Returns an error if somebody took the address since it was bound.
 pub fn listen(socket: &Socket, address: SocketAddr) -> Result<(), BindError> {
-    socket.listen(BACKLOG).map_err(|error| explain(address, error))
+    socket.listen(BACKLOG).map_err(|error| explain(Protocol::Tcp, address, error))
 }
 
-fn explain(address: SocketAddr, error: io::Error) -> BindError {
+fn explain(protocol: Protocol, address: SocketAddr, error: io::Error) -> BindError {
     match error.kind() {
+        io::ErrorKind::AddrInUse if protocol == Protocol::Udp => {
+            let reason = "a UDP socket is bound to it without SO_REUSEPORT, or by another user";
+            BindError::Taken { address, by: String::new(), reason: reason.to_owned() }
+        }
         io::ErrorKind::AddrInUse => taken(address),
         io::ErrorKind::AddrNotAvailable => BindError::NotLocal(address.ip()),
         io::ErrorKind::PermissionDenied => BindError::Privileged(address.port()),

@@ -216,7 +216,8 @@ fn steered(bpffs: &Path) -> Result<(Seats, SocketAddr)> {
     let name = balancer_steering::group::default_name(Protocol::Tcp, address);
     let (steering, _) = Steering::create(&store, &name, &group, |_| Ok(()))?;
     let steering = Box::new(steering);
-    Ok((Seats::Steered { steering, address, first: Some(first) }, address))
+    let identity = group.identity;
+    Ok((Seats::Steered { steering, identity, first: Some(first) }, address))
 }
 
 fn shared() -> Result<(Seats, SocketAddr)> {

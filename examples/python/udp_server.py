@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """A small UDP server to be started several times on one port, and clients that ask it.
 
+It binds for itself with SO_REUSEPORT, or takes a socket as systemd hands one over (LISTEN_FDS), as
+`balancer run --udp -- COMMAND` does.
+
 Usage: udp_server.py [ADDRESS:PORT]                 serve
        udp_server.py ask ADDRESS:PORT CLIENTS TIMES  ask, and say how many clients had one server throughout
 """
@@ -9,6 +12,8 @@ import os
 import socket
 import sys
 
+FIRST_FD = 3
+
 
 def place(address):
     """Host and port."""
@@ -16,12 +21,20 @@ def place(address):
     return host, int(port)
 
 
+def bound(address):
+    """The socket that was handed over to this process, or one of its own."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        return socket.socket(fileno=FIRST_FD)
+    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    # Before bind: afterwards, it is too late.
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    own.bind(place(address))
+    return own
+
+
 def serve(address):
     """Answers each datagram with the PID."""
-    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    # Before bind: afterwards, it is too late.
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    server.bind(place(address))
+    server = bound(address)
     while True:
         _, client = server.recvfrom(1500)
         server.sendto(b"%d" % os.getpid(), client)

@@ -10,7 +10,7 @@ use super::{
     family,
 };
 use crate::{
-    group::Protocol,
+    group::GroupIdentity,
     process::{self, Identity},
 };
 
@@ -36,26 +36,26 @@ pub enum NotBound {
 
 fn elsewhere(addresses: &[SocketAddr]) -> String {
     if addresses.is_empty() {
-        return "it does not listen on any TCP address".to_owned();
+        return "it does not listen anywhere by that protocol".to_owned();
     }
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     format!("it listens on {}", addresses.join(", "))
 }
 
-/// The TCP socket with which a process or one of its descendants listens on an address of this
-/// network namespace.
+/// The socket with which a process or one of its descendants listens on an address of this network
+/// namespace, or by UDP is bound to it.
 ///
 /// # Errors
 /// Returns an error if there is none, more than one, or one that cannot be steered.
-pub fn bound_by(pid: u32, address: SocketAddr) -> Result<Bound, NotBound> {
+pub fn bound_by(pid: u32, group: &GroupIdentity) -> Result<Bound, NotBound> {
     let unfit = |sentence: String| NotBound::Unfit(sentence);
-    let listeners = diag::sockets_on(Protocol::Tcp, 0)
+    let listeners = diag::sockets_on(group.protocol, 0)
         .map_err(|error| unfit(format!("its sockets cannot be listed: {error}")))?;
     let held = family::sockets(&family::of(pid, &Default::default()));
     let (there, elsewhere): (Vec<BoundSocket>, Vec<BoundSocket>) = listeners
         .into_iter()
         .filter(|listener| held.contains_key(&listener.inode))
-        .partition(|listener| listener.place.address == address);
+        .partition(|listener| listener.place.address == group.address);
     let [listener] = there.as_slice() else {
         return Err(match there.len() {
             0 => NotBound::NotYet(elsewhere.iter().map(|other| other.place.address).collect()),

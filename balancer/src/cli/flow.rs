@@ -18,7 +18,7 @@ pub enum FlowKind {
     None,
 }
 
-/// Options of `attach`.
+/// Options of `run` and `attach`.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct FlowArgs {
     /// Which datagrams belong together [default: client]

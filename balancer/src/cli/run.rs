@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, ValueEnum};
 
-use super::{GroupArgs, PolicyOptionArgs};
+use super::{FlowArgs, GroupArgs, PolicyOptionArgs};
 use balancer_steering::{
     address::ListenAddress, policy::Policy, time_span::TimeSpan, weight::Weight,
 };
@@ -30,6 +30,7 @@ Examples:
   balancer run --workers 2 -- ./server --metrics 91{worker}0
   balancer run --listen :80 --user www-data -- ./srv    a port that only root may open
   balancer run --self-bind --listen 0.0.0.0:80 -- ./server --port 80
+  balancer run --udp --listen :443 --workers 4 -- ./quic-server
 
 A command finds its socket as descriptor 3, as systemd would hand it over: LISTEN_FDS is 1,
 LISTEN_PID its PID, and LISTEN_FDNAMES the group's name. BALANCER_WORKER is the worker's number from 0,
@@ -45,6 +46,14 @@ pub struct RunArgs {
     /// Where to listen: ADDRESS:PORT, or :PORT for every address; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: ListenAddress,
+
+    /// Give the workers UDP sockets
+    #[arg(long)]
+    pub udp: bool,
+
+    /// What belongs together
+    #[command(flatten)]
+    pub flow: FlowArgs,
 
     /// How many workers to start [default: one per CPU, or as many as there are weights]
     #[arg(long, value_name = "N")]

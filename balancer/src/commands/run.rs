@@ -5,8 +5,10 @@ use std::{iter::repeat, net::SocketAddr, path::Path, thread::available_paralleli
 
 use anyhow::{Context as _, Result, anyhow};
 use balancer_common::MAX_MEMBERS;
-use balancer_steering::affinity;
 use balancer_steering::{
+    affinity,
+    discovery::{self, Netns},
+    flows::Flows,
     group::{self, GroupIdentity, GroupSpec, Protocol, own_netns},
     kernel,
     metric::Metric,
@@ -35,7 +37,10 @@ use crate::{
 
 /// What `run` was asked for, checked.
 struct Plan {
+    protocol: Protocol,
     address: SocketAddr,
+    flows: Option<Flows>,
+    counted: bool,
     weights: Vec<Weight>,
     /// The CPUs to pin them to, in turn; none where they are not.
     cpus: Vec<usize>,
@@ -79,8 +84,24 @@ impl Plan {
             ))
             .into());
         }
+        if args.udp && args.command.is_empty() {
+            return Err(UsageError::new(
+                "the built-in server speaks HTTP, so --udp needs a command; give one after `--`",
+            )
+            .into());
+        }
+        if args.flow.is_asked_for() && !args.udp {
+            return Err(UsageError::new(
+                "flows are of UDP; add --udp, or leave out --flow, --flow-timeout and --max-flows",
+            )
+            .into());
+        }
+        let flows = args.flow.flows().filter(|_| args.udp);
+        let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
+        let counted = if args.udp { flows.is_some() } else { !args.options.no_count };
         let cpus = if args.pin { affinity::cpus()? } else { Vec::new() };
-        Ok(Self { address, weights, cpus, name: args.name.clone(), job: job(args)? })
+        let (name, job) = (args.name.clone(), job(args)?);
+        Ok(Self { protocol, address, flows, counted, weights, cpus, name, job })
     }
 }
 
@@ -126,7 +147,7 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
         .into());
     }
     let policy = args.policy.unwrap_or(Policy::RoundRobin);
-    options::check(policy, options, Protocol::Tcp, !args.options.no_count)?;
+    options::check(policy, options, plan.protocol, plan.counted)?;
     if let Some(shortcoming) = options::shortcoming(policy) {
         tracing::warn!("{shortcoming}");
     }
@@ -162,34 +183,35 @@ pub fn run(args: RunArgs, bpffs: &Path, log_level: LogLevel) -> Result<()> {
 }
 
 fn begin(args: &RunArgs, plan: Plan, store: &Store, bpffs: &Path, log_level: u8) -> Result<Begun> {
-    claim::refuse_steered(store, &identity(plan.address)?)?;
-    refuse_served(plan.address)?;
+    claim::refuse_steered(store, &identity(&plan, plan.address)?)?;
+    refuse_served(&plan)?;
     descriptors::raise(plan.weights.len(), plan.job.descriptors())?;
     let (first, address) = if plan.job.binds() {
         (None, plan.address)
     } else {
-        let first = socket::bind(plan.address)?;
-        let address = first.local_addr()?.as_socket().context("a TCP socket has no address")?;
+        let first = socket::bind_as(plan.protocol, plan.address)?;
+        let address = first.local_addr()?.as_socket().context("a socket has no address")?;
         (Some(first), address)
     };
-    let name = claim::name(store, plan.name.as_deref(), &identity(address)?)?;
+    let identity = identity(&plan, address)?;
+    let name = claim::name(store, plan.name.as_deref(), &identity)?;
     let agent = Identity::of(std::process::id()).context("cannot read /proc/self/stat")?;
     let (policy, options) = (args.policy.unwrap_or(Policy::RoundRobin), args.options.options());
     let group = GroupSpec {
-        identity: identity(address)?,
+        identity,
         policy,
         options,
         agent,
         log_level,
         adopted: false,
         replaced: false,
-        counted: !args.options.no_count,
-        flows: None,
+        counted: plan.counted,
+        flows: plan.flows,
         index: 0,
         service: None,
     };
     let (steering, logs) = Steering::create(store, &name, &group, |_| Ok(()))?;
-    let seats = Seats::Steered { steering: Box::new(steering), address, first };
+    let seats = Seats::Steered { steering: Box::new(steering), identity, first };
     let plans = workers(args, &plan, plan.weights.clone());
     match Supervisor::start(seats, bpffs.to_owned(), plans) {
         Ok(supervisor) => Ok(Begun { supervisor, name, group, logs }),
@@ -209,8 +231,8 @@ fn take_over(
     bpffs: &Path,
     log_level: u8,
 ) -> Result<Begun> {
-    let (identity, address) = (identity(plan.address)?, plan.address);
-    let default = group::default_name(Protocol::Tcp, address);
+    let identity = identity(&plan, plan.address)?;
+    let default = group::default_name(identity.protocol, identity.address);
     let (mut steering, group) =
         takeover::take_over(store, &identity, plan.name.as_deref(), &default, Of::Ours)?;
     takeover::note_log_level(&group, log_level);
@@ -221,13 +243,13 @@ fn take_over(
     descriptors::raise(weights.len(), plan.job.descriptors())?;
     let plans = workers(args, &plan, weights);
     let (name, logs) = (steering.name().to_owned(), steering.logs()?);
-    let seats = Seats::Steered { steering: Box::new(steering), address, first: None };
+    let seats = Seats::Steered { steering: Box::new(steering), identity, first: None };
     let supervisor = Supervisor::take_over(seats, bpffs.to_owned(), plans, inheritance)?;
     Ok(Begun { supervisor, name, group, logs })
 }
 
-fn identity(address: SocketAddr) -> Result<GroupIdentity> {
-    Ok(GroupIdentity { netns: own_netns()?, protocol: Protocol::Tcp, address })
+fn identity(plan: &Plan, address: SocketAddr) -> Result<GroupIdentity> {
+    Ok(GroupIdentity { netns: own_netns()?, protocol: plan.protocol, address })
 }
 
 fn workers(args: &RunArgs, plan: &Plan, weights: Vec<Weight>) -> Vec<WorkerPlan> {
@@ -253,16 +275,27 @@ fn ending(args: &RunArgs) -> Ending {
 
 /// Refuses an address that a server shares already: its sockets would be in the group and get
 /// nothing.
-fn refuse_served(address: SocketAddr) -> Result<()> {
-    match socket::listeners(address.port()).into_iter().find(|entry| entry.local_address == address)
-    {
-        None => Ok(()),
-        Some(entry) => Err(anyhow!(
-            "{address} is served already{}; steer it with `balancer attach {address}`, stop that \
-             server, or choose another --listen",
-            socket::describe_holders(entry.inode)
-        )),
-    }
+fn refuse_served(plan: &Plan) -> Result<()> {
+    let Plan { protocol, address, .. } = *plan;
+    let inode = match protocol {
+        Protocol::Tcp => {
+            let mut listeners = socket::listeners(address.port()).into_iter();
+            listeners.find(|entry| entry.local_address == address).map(|entry| entry.inode)
+        }
+        Protocol::Udp => {
+            let place = identity(plan, address)?;
+            let mut groups = discovery::groups_in(&Netns::own()?)?.into_iter();
+            let group = groups.find(|group| group.identity == place);
+            group.and_then(|group| Some(group.sockets.first()?.inode))
+        }
+    };
+    let Some(inode) = inode else { return Ok(()) };
+    let udp = if protocol == Protocol::Udp { " --udp" } else { "" };
+    Err(anyhow!(
+        "{address} is served already{}; steer it with `balancer attach {address}{udp}`, stop that \
+         server, or choose another --listen",
+        socket::describe_holders(inode)
+    ))
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 use std::{
     ffi::OsString,
-    net::SocketAddr,
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use balancer_steering::group::GroupIdentity;
 
 use super::{
     binary::Binary,
@@ -49,7 +49,7 @@ pub(super) struct Terms<'a> {
     /// What the built-in server is.
     pub binary: &'a Binary,
     /// Where a command binds that does so for itself.
-    pub address: Option<SocketAddr>,
+    pub place: Option<GroupIdentity>,
     /// As whom it runs, if not as we do.
     pub user: Option<&'a User>,
     /// How long it may take to get ready.
@@ -119,8 +119,8 @@ impl Job {
             }
             Self::Command { command, binds: true, notifies } => {
                 let process = as_typed(command, terms.index)?;
-                let address = terms.address.context("workers that share a socket bind none")?;
-                let readiness = readiness(Sign::Bound(address), *notifies, Duration::ZERO);
+                let place = terms.place.context("workers that share a socket bind none")?;
+                let readiness = readiness(Sign::Bound(place), *notifies, Duration::ZERO);
                 let stdin = Stdio::null();
                 (Launch { process, stdin, readiness, notify: None, handover: None }, *notifies)
             }

@@ -220,7 +220,7 @@ impl Supervisor {
             group: self.seats.group(),
             bpffs: &self.bpffs,
             binary: &self.binary,
-            address: self.seats.address().ok(),
+            place: self.seats.identity(),
             user: plan.user.as_ref(),
             within: plan.ready_within,
             settle,

@@ -1,6 +1,6 @@
 //! How a process that was started is known to accept connections, within a time.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     sync::Notify,
@@ -10,6 +10,7 @@ use tokio::{
 use super::events::Event;
 use balancer_steering::{
     discovery::{self, NotBound},
+    group::GroupIdentity,
     process::Identity,
 };
 
@@ -23,8 +24,8 @@ pub enum Sign {
     FirstLine,
     /// By running: its socket listens already.
     Runs,
-    /// By having bound this address.
-    Bound(SocketAddr),
+    /// By having bound there.
+    Bound(GroupIdentity),
 }
 
 /// What is waited for.
@@ -54,7 +55,7 @@ impl Readiness {
     pub async fn wait(self, process: Identity, said: &Said) -> Event {
         let Self { sign, notifies, within, settle } = self;
         let deadline = Instant::now() + within;
-        let address = if let Sign::Bound(address) = sign { Some(address) } else { None };
+        let place = if let Sign::Bound(place) = sign { Some(place) } else { None };
         let begun = match sign {
             Sign::FirstLine => timeout_at(deadline, said.line.notified()).await,
             Sign::Runs | Sign::Bound(_) => Ok(()),
@@ -68,8 +69,8 @@ impl Readiness {
                  with --ready-timeout, or leave --ready notify out if it does not speak sd_notify"
             ));
         }
-        if let Some(address) = address {
-            return bound(process, address, deadline, within).await;
+        if let Some(place) = place {
+            return bound(process, place, deadline, within).await;
         }
         sleep(settle).await;
         Event::Ready
@@ -79,20 +80,20 @@ impl Readiness {
 /// Waits until a process has bound.
 async fn bound(
     process: Identity,
-    address: SocketAddr,
+    place: GroupIdentity,
     deadline: Instant,
     within: Duration,
 ) -> Event {
     loop {
-        match discovery::bound_by(process.pid, address) {
+        match discovery::bound_by(process.pid, &place) {
             Err(NotBound::NotYet(_)) if Instant::now() < deadline => sleep(INTERVAL).await,
             Ok(bound) => return Event::Bound(bound),
             Err(NotBound::Unfit(why)) => {
-                return Event::NotReady(format!("cannot be steered on {address}: {why}"));
+                return Event::NotReady(format!("cannot be steered on {place}: {why}"));
             }
             Err(why @ NotBound::NotYet(_)) => {
                 return Event::NotReady(format!(
-                    "should listen on {address} with SO_REUSEPORT within {within:?}, but {why}; \
+                    "should listen on {place} with SO_REUSEPORT within {within:?}, but {why}; \
                      give --listen what it binds, or more time with --ready-timeout"
                 ));
             }

@@ -3,10 +3,7 @@
 //! Whatever changes the group takes its lock, which the caller has. A group that was given back to the
 //! kernel stays so: workers are started and end, and what another agent does with their sockets is its own.
 
-use std::{
-    net::SocketAddr,
-    os::fd::{AsFd as _, OwnedFd},
-};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::Change;
 use anyhow::{Context as _, Result, bail};
@@ -14,6 +11,7 @@ use balancer_common::record::SlotState;
 use balancer_steering::{
     discovery::Bound,
     error::Error,
+    group::{GroupIdentity, Protocol},
     process::Identity,
     socket,
     steering::{Lock, Steering, Watch},
@@ -28,7 +26,7 @@ pub enum Seats {
         /// By whom.
         steering: Box<Steering>,
         /// Where they listen.
-        address: SocketAddr,
+        identity: GroupIdentity,
         /// A socket that is bound there already.
         first: Option<Socket>,
     },
@@ -55,14 +53,11 @@ impl Seats {
         }
     }
 
-    /// Where the workers listen.
-    ///
-    /// # Errors
-    /// Returns an error if they share a socket.
-    pub fn address(&self) -> Result<SocketAddr> {
+    /// Where the workers listen; `None` if they share a socket.
+    pub fn identity(&self) -> Option<GroupIdentity> {
         match self {
-            Self::Steered { address, .. } => Ok(*address),
-            Self::Shared(_) => bail!("workers that share a socket bind none"),
+            Self::Steered { identity, .. } => Some(*identity),
+            Self::Shared(_) => None,
         }
     }
 
@@ -90,8 +85,8 @@ impl Seats {
     /// # Errors
     /// Returns an error if none can be had, or the group's state cannot be changed.
     pub fn take(&mut self, index: usize, weight: Weight) -> Result<Seat> {
-        let (steering, address, first) = match self {
-            Self::Steered { steering, address, first } => (steering, *address, first),
+        let (steering, GroupIdentity { protocol, address, .. }, first) = match self {
+            Self::Steered { steering, identity, first } => (steering, *identity, first),
             Self::Shared(socket) => {
                 let socket = socket.try_clone().context("cannot duplicate a socket")?;
                 let slot = u32::try_from(index)?;
@@ -100,7 +95,7 @@ impl Seats {
         };
         let socket = match first.take() {
             Some(socket) => socket,
-            None => socket::bind(address)?,
+            None => socket::bind_as(protocol, address)?,
         };
         let steered = steering.is_pinned();
         // The first of a group gets the program before it listens, so that no connection is chosen
@@ -111,7 +106,9 @@ impl Seats {
         // And its slot, so that its first connection is counted.
         let slot = steering.reserve(socket.as_fd(), weight)?;
         let mut seated = || -> Result<_> {
-            socket::listen(&socket, address)?;
+            if protocol == Protocol::Tcp {
+                socket::listen(&socket, address)?;
+            }
             if steered {
                 // Should the last other member have gone meanwhile, so has the program.
                 steering.attach(socket.as_fd())?;
