@@ -10,9 +10,10 @@ use crate::rates::Rates;
 pub fn progress(snapshot: &Snapshot, rates: &Rates, elapsed: Duration) -> String {
     let total = snapshot.connections(snapshot.total());
     let mut line = format!(
-        "{}s {} connections={total} rate={:.0}/s fallback={} errors={}",
+        "{}s {} {}={total} rate={:.0}/s fallback={} errors={}",
         elapsed.as_secs(),
         snapshot.policy.name(),
+        snapshot.unit(),
         rates.total,
         snapshot.fallback,
         snapshot.errors

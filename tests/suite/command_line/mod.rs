@@ -23,6 +23,7 @@ mod reference;
 mod refusals;
 mod reload;
 mod report;
+mod run_udp;
 mod scale;
 mod service;
 mod slots;
