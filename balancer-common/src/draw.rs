@@ -2,7 +2,7 @@
 //! source: so the share of a dead slot falls to the others in proportion to their weights, where
 //! trying the neighbouring position would hand all of it to one of them.
 
-use crate::load::lower;
+use crate::load::{if_negative, lower};
 
 /// Draws before the member list is walked instead. Half of the members dead, eight draws still
 /// succeed 255 times of 256.
@@ -97,6 +97,30 @@ pub const fn of_cpu(cpu: u32, each: u32, turn: u64) -> u32 {
 #[inline(always)]
 pub const fn from_start(start: u32, step: u32, members: u32) -> u32 {
     wrap(start as u64 + step as u64, members)
+}
+
+/// How many members' loads are compared for one choice: all of up to that many, of more those whose turn it
+/// is, see [`first_compared`].
+pub const COMPARED: u32 = 128;
+
+/// The same of queues, which are read out of the kernel's memory.
+pub const COMPARED_QUEUES: u32 = 16;
+
+/// From which member on loads are compared for a choice, if so many are. Of equals the first is chosen, so it
+/// is another each time; and who is not compared now is soon.
+#[inline(always)]
+pub const fn first_compared(turn: u64, members: u32, compared: u32) -> u32 {
+    let stride = if members > compared { compared as u64 - 1 } else { 1 };
+    wrap(turn.wrapping_mul(stride), members)
+}
+
+/// As [`from_start`], without a division or a branch, for less steps than there are members.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a place among members")]
+pub fn beside(start: u32, step: u32, members: u32) -> u32 {
+    let (place, members) = (start as u64 + step as u64, members as u64);
+    let beyond = !if_negative(place.cast_signed() - members.cast_signed());
+    (place - (members & beyond)) as u32
 }
 
 /// The state that follows `state` in a linear congruential generator (the multiplier and increment
@@ -217,6 +241,14 @@ mod tests {
         }
 
         #[test]
+        fn beside_a_member_are_those_that_a_walk_from_it_meets(
+            members in 1..1024u32, start: u32, step: u32,
+        ) {
+            let (start, step) = (start % members, step % members);
+            prop_assert_eq!(beside(start, step, members), from_start(start, step, members));
+        }
+
+        #[test]
         fn the_turns_of_a_cpu_are_its_own_positions_and_each_comes_up(
             cpus in 1..300u32, cpu in 0..300u32, each in 1..50u32, turn in 0..u64::MAX / 2,
         ) {
@@ -280,6 +312,36 @@ mod tests {
         }
         assert_eq!((seen[3], second(0, u32::MAX, 1)), (0, 0));
         assert!([0, 1, 2, 4].iter().all(|&other| (1020..=1028).contains(&seen[other])), "{seen:?}");
+    }
+
+    /// Connections open, then close at random as others open, as many as before; how far apart the members
+    /// are in the end.
+    fn apart(members: u32, compared: u32) -> u32 {
+        let mut loads = vec![0u32; members as usize];
+        let mut open = Vec::new();
+        let mut state = 1;
+        for turn in 0..members * 40 {
+            if turn >= members * 10 {
+                state = next_state(state);
+                let closes = scale(random(state, 0), members * 10);
+                loads[open.swap_remove(closes as usize) as usize] -= 1;
+            }
+            let start = first_compared(turn.into(), members, compared);
+            let place = |step| beside(start, step, members);
+            let least = (0..compared.min(members)).map(place).min_by_key(|&m| loads[m as usize]);
+            let least = least.unwrap();
+            loads[least as usize] += 1;
+            open.push(least);
+        }
+        loads.iter().max().unwrap() - loads.iter().min().unwrap()
+    }
+
+    #[test]
+    fn members_of_whom_some_are_compared_in_turn_are_nearly_as_even_as_if_all_were() {
+        assert_eq!(apart(COMPARED, COMPARED), apart(COMPARED, u32::MAX));
+        let (all, some) = (apart(1024, u32::MAX), apart(1024, COMPARED));
+        assert!(all <= 1 && some <= 2, "{all} and {some}");
+        assert!(apart(1024, 1) > 10, "it makes no difference");
     }
 
     #[test]

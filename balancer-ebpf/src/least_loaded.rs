@@ -1,18 +1,20 @@
 //! Which member has the least to do.
 //!
+//! A choice compares the loads of up to 128 members, and the queues of up to 16, so it takes no longer in a
+//! group of 1,024: see [`draw::COMPARED`].
+//!
 //! The verifier shapes this file more than any other. It walks a loop once for every turn that it may
-//! take, here 1,024, and every path through a turn that does not meet another in a state that it has seen
+//! take, and every path through a turn that does not meet another in a state that it has seen
 //! (state pruning); at a million instructions in all it refuses the program. So the scans are functions
 //! with plain numbers for arguments (global functions), which it walks once and not with each path that
 //! leads there, and their bodies choose by arithmetic and not by branches. What it walks for each program
-//! is recorded in `balancer-steering/object/verified.txt`: up to 790,000 on Linux 6.18. `bpf_loop` would
+//! is recorded in `balancer-steering/object/verified.txt`: up to 351,000 on Linux 6.18. `bpf_loop` would
 //! end that, but came with Linux 5.17, and CO-RE relocations are not made by the Rust compiler: the few
 //! offsets into kernel structures are found by userspace, in BTF, when it loads the program.
 
 use balancer_common::{
-    MAX_MEMBERS,
     control::Control,
-    draw,
+    draw::{self, COMPARED, COMPARED_QUEUES},
     load::{self, Least, MAX_LOAD, Source, if_negative},
     record::LoadRecord,
 };
@@ -28,15 +30,17 @@ use crate::{
 /// How often a choice is made anew because another CPU made the same one meanwhile.
 const OVERTAKEN: u32 = 4;
 
-/// `least-connections` and `shortest-queue`: of all members.
+/// `least-connections` and `shortest-queue`: of all members, or of those whose turn it is.
 #[inline(always)]
 pub fn of_all(packet: Packet, live: Control, attempt: u32) -> Option<Draw> {
     let turn = maps::tick(packet.counter())?;
-    let start = draw::wrap(turn, live.members);
     if attempt == 0 {
-        look_again(maps::member_at(live, start)?);
+        look_again(maps::member_at(live, draw::wrap(turn, live.members))?);
     }
-    let found = if settings::source() == Source::Queue as u32 {
+    let by_queue = settings::source() == Source::Queue as u32;
+    let compared = if by_queue { COMPARED_QUEUES } else { COMPARED };
+    let start = draw::first_compared(turn, live.members, compared);
+    let found = if by_queue {
         bal_scan_queues(live.pack(), start, 0)
     } else {
         bal_scan_loads(live.pack(), start)
@@ -64,7 +68,7 @@ pub fn of_two(packet: Packet, live: Control, hash: u32) -> Option<Draw> {
     Some(Draw::Slot { slot, at, seen: MAX_LOAD })
 }
 
-/// The shortest queue of all, able or not.
+/// The shortest queue of those from `start` on, able or not.
 #[inline(always)]
 pub fn shortest_queue(live: Control, start: u32) -> Option<u32> {
     Least::unpack(bal_scan_queues(live.pack(), start, 1)).map(|(slot, _)| slot)
@@ -97,20 +101,26 @@ fn load_of(slot: u32, record: &LoadRecord) -> Option<u64> {
     }
 }
 
-/// The member with the lowest load by weight, of several the first from `start` on, packed. Its body
-/// must have no two ways that meet again: see [`Least`].
+/// The member with the lowest load by weight of so many from `start` on, of several the first, packed. Its
+/// body must have no two ways that meet again: see [`Least`].
 #[inline(always)]
-fn scan(control: u64, start: u32, load: impl Fn(u32, &LoadRecord) -> Option<(u64, u64)>) -> u64 {
+fn scan(
+    control: u64,
+    start: u32,
+    most: u32,
+    load: impl Fn(u32, &LoadRecord) -> Option<(u64, u64)>,
+) -> u64 {
     let live = Control::unpack(control);
     let mut least = Least::default();
-    for index in 0..MAX_MEMBERS {
-        if index >= live.members {
+    for step in 0..most {
+        if step >= live.members {
             break;
         }
-        let Some(slot) = maps::member_at(live, index) else { break };
+        let place = draw::beside(start, step, live.members);
+        let Some(slot) = maps::member_at(live, place) else { break };
         let Some(record) = maps::load(slot) else { break };
         let Some((load, barred)) = load(slot, record) else { break };
-        least = least.or(slot, load, record.weight.into(), index.wrapping_sub(start), barred);
+        least = least.or(slot, load, record.weight.into(), step, barred);
     }
     least.pack()
 }
@@ -128,7 +138,7 @@ fn if_unable(record: &LoadRecord) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn bal_scan_loads(control: u64, start: u32) -> u64 {
-    scan(control, start, |slot, record| Some((load_of(slot, record)?, if_unable(record))))
+    scan(control, start, COMPARED, |slot, record| Some((load_of(slot, record)?, if_unable(record))))
 }
 
 /// Whether a slot has less to do by its weight than another: 1, or 0. One that is not able, or without
@@ -152,7 +162,7 @@ pub extern "C" fn bal_scan_queues(control: u64, start: u32, all: u32) -> u64 {
     }
     let sockets = Sockets::find();
     let able_only = if_negative(i64::from(all) - 1);
-    scan(control, start, |slot, record| {
+    scan(control, start, COMPARED_QUEUES, |slot, record| {
         let socket = sockets.at(slot);
         let barred = socket.if_none() | if_unable(record) & able_only;
         Some((sockets.waiting(socket), barred))
