@@ -65,6 +65,48 @@ impl ServiceSnapshot {
     }
 }
 
+/// All groups of a service as if they were one, with one member for each process, for the lines of an agent;
+/// `None` of no group. If some groups are of TCP, those of UDP are left out: datagrams are no connections.
+pub fn as_one_group(service: ServiceName, groups: &[&Snapshot]) -> Option<Snapshot> {
+    let is_tcp = |group: &&&Snapshot| group.group.protocol == Protocol::Tcp;
+    let mut shown: Vec<&Snapshot> = groups.iter().filter(is_tcp).copied().collect();
+    if shown.is_empty() {
+        shown = groups.to_vec();
+    }
+    let (first, others) = shown.split_first()?;
+    let mut whole = Snapshot { members: Vec::new(), left: Vec::new(), ..(*first).clone() };
+    let addresses =
+        shown.iter().map(|group| format!("{}/{}", first.group.protocol, group.group.address));
+    let addresses = addresses.collect::<Vec<_>>().join(" ");
+    let (_, address) = addresses.split_once('/')?;
+    (whole.group.name, whole.group.address) = (service.to_string(), address.to_owned());
+    for group in others {
+        whole.fallback = whole.fallback.saturating_add(group.fallback);
+        whole.errors = whole.errors.saturating_add(group.errors);
+        whole.unasked = whole.unasked.saturating_add(group.unasked);
+        whole.displaced = whole.displaced.saturating_add(group.displaced);
+        whole.counted &= group.counted;
+    }
+    for group in shown {
+        group.members.iter().for_each(|member| add_to(&mut whole.members, member));
+        group.left.iter().for_each(|member| add_to(&mut whole.left, member));
+    }
+    Some(whole)
+}
+
+fn add_to(members: &mut Vec<MemberInfo>, member: &MemberInfo) {
+    let Some(known) = members.iter_mut().find(|known| known.pid == member.pid) else {
+        members.push(member.clone());
+        return;
+    };
+    known.tally += member.tally;
+    let sum = |one: Option<u64>, other: Option<u64>| Some(one?.saturating_add(other?));
+    (known.open, known.busy) = (sum(known.open, member.open), sum(known.busy, member.busy));
+    if known.state == MemberState::Live {
+        known.state = member.state;
+    }
+}
+
 impl WorkerInfo {
     fn new(pid: u32, waiting: &HashMap<u32, u64>) -> Self {
         Self {
@@ -150,6 +192,21 @@ mod tests {
         groups[1].members[0].open = None;
         let again = ServiceSnapshot::of("web".parse().unwrap(), groups, &HashMap::new()).workers;
         assert_eq!((again[0].open, again[1].open), (None, Some(4)));
+    }
+
+    #[test]
+    fn as_one_group_it_has_a_member_for_each_process_and_tcp_alone() {
+        let groups = service().groups;
+        let groups: Vec<&Snapshot> = groups.iter().collect();
+        let whole = as_one_group("web".parse().unwrap(), &groups).unwrap();
+        assert_eq!(whole.group.name, "web");
+        assert_eq!(whole.group.address, "127.0.0.1:8080 tcp/127.0.0.1:8080");
+        let selected = |member: &MemberInfo| (member.pid, member.tally.selected, member.open);
+        let members: Vec<_> = whole.members.iter().map(selected).collect();
+        assert_eq!(members, [(4711, 1000, Some(9)), (4712, 300, Some(4)), (4720, 150, Some(5))]);
+        let udp = as_one_group("dns".parse().unwrap(), &groups[2..]).unwrap();
+        assert_eq!((udp.unit(), udp.members.len()), ("datagrams", 1));
+        assert_eq!(as_one_group("web".parse().unwrap(), &[]), None);
     }
 
     #[test]

@@ -2,11 +2,16 @@
 //! lines are written.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     io::{self, IsTerminal as _, Write},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
-use balancer_steering::{escape, snapshot::Snapshot};
+use balancer_steering::{
+    escape, service::ServiceName, service_snapshot::as_one_group, snapshot::Snapshot,
+};
 use tracing_subscriber::{
     Layer as _,
     filter::{LevelFilter, Targets},
@@ -63,10 +68,19 @@ impl Write for LogWriter {
 /// What an agent shows. It waits for nobody who reads it.
 pub struct Console {
     mode: Mode,
-    /// Before each line.
-    prefix: String,
     started: Instant,
     last: Option<(Instant, Snapshot)>,
+    /// If the group is one of a service.
+    part: Option<Part>,
+}
+
+/// One group of several that have a console together. The last, which looks when the others just have, shows how
+/// all are.
+struct Part {
+    service: ServiceName,
+    group: String,
+    index: usize,
+    all: Rc<RefCell<BTreeMap<usize, Option<Snapshot>>>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,46 +88,63 @@ enum Mode {
     Quiet,
     Plain,
     Live,
-    /// Only lines: several groups have the terminal.
-    Part,
+}
+
+impl Mode {
+    /// By what standard output is.
+    fn start(quiet: bool, members: usize) -> Self {
+        if quiet {
+            Self::Quiet
+        } else if io::stdout().is_terminal() {
+            output::view(members);
+            Self::Live
+        } else {
+            Self::Plain
+        }
+    }
 }
 
 impl Console {
     /// Chooses by what standard output is.
     pub fn start(quiet: bool, members: usize) -> Self {
-        let mode = if quiet {
-            Mode::Quiet
-        } else if io::stdout().is_terminal() {
-            output::view(members);
-            Mode::Live
-        } else {
-            Mode::Plain
+        Self::of(Mode::start(quiet, members), None)
+    }
+
+    /// For the groups of a service, in this order: each says what happens there, and how they are is shown of all
+    /// together.
+    pub fn parts(
+        quiet: bool,
+        workers: usize,
+        service: ServiceName,
+        groups: &[String],
+    ) -> Vec<Self> {
+        let mode = Mode::start(quiet, workers);
+        let all: BTreeMap<_, _> = (0..groups.len()).map(|index| (index, None)).collect();
+        let all = Rc::new(RefCell::new(all));
+        let part = |(index, group): (usize, &String)| {
+            let (group, all) = (group.clone(), Rc::clone(&all));
+            Self::of(mode, Some(Part { service, group, index, all }))
         };
-        Self::of(mode, String::new())
+        groups.iter().enumerate().map(part).collect()
     }
 
-    /// Of one group of several that one process watches: what happens there, and how the groups are is what
-    /// `status` and `top` show.
-    pub fn part(quiet: bool, group: &str) -> Self {
-        Self::of(if quiet { Mode::Quiet } else { Mode::Part }, format!("{group}: "))
-    }
-
-    fn of(mode: Mode, prefix: String) -> Self {
-        Self { mode, prefix, started: Instant::now(), last: None }
+    fn of(mode: Mode, part: Option<Part>) -> Self {
+        Self { mode, started: Instant::now(), last: None, part }
     }
 
     /// How often [`Console::update`] is worth calling.
     pub fn interval(&self) -> Duration {
         match self.mode {
             Mode::Live => Duration::from_millis(250),
-            Mode::Plain | Mode::Part | Mode::Quiet => Duration::from_secs(1),
+            Mode::Plain | Mode::Quiet => Duration::from_secs(1),
         }
     }
 
     /// Prints a line.
     pub fn line(&self, line: &str) {
         if self.mode != Mode::Quiet {
-            output::print(Stream::Out, format!("{}{line}\n", self.prefix));
+            let group = self.part.as_ref().map(|part| format!("{}: ", part.group));
+            output::print(Stream::Out, format!("{}{line}\n", group.unwrap_or_default()));
         }
     }
 
@@ -122,8 +153,13 @@ impl Console {
         output::print(Stream::Err, format!("{line}\n"));
     }
 
-    /// Shows how the group is.
+    /// Shows how the group is, or how all groups of the service are.
     pub fn update(&mut self, snapshot: Snapshot) {
+        let snapshot = match &self.part {
+            None => Some(snapshot),
+            Some(part) => part.whole(snapshot),
+        };
+        let Some(snapshot) = snapshot else { return };
         let now = Instant::now();
         let rates = match &self.last {
             None => Rates { total: 0.0, members: vec![0.0; snapshot.members.len()] },
@@ -132,18 +168,41 @@ impl Console {
         self.last = Some((now, snapshot.clone()));
         let elapsed = now - self.started;
         match self.mode {
-            Mode::Quiet | Mode::Part => {}
-            Mode::Plain => self.line(&line::progress(&snapshot, &rates, elapsed)),
+            Mode::Quiet => {}
+            Mode::Plain => {
+                let line = line::progress(&snapshot, &rates, elapsed);
+                output::print(Stream::Out, format!("{line}\n"));
+            }
             Mode::Live => output::show(Shown { snapshot, rates, elapsed }),
         }
     }
 
     /// Takes the live view away; what is printed from now on is plain.
     pub fn finish(&mut self) {
+        let is_last = self.part.as_ref().is_none_or(Part::leave);
         if self.mode == Mode::Live {
-            output::end_view();
             self.mode = Mode::Plain;
+            if is_last {
+                output::end_view();
+            }
         }
+    }
+}
+
+impl Part {
+    /// How all groups are, as one; `None` if another of them shows it.
+    fn whole(&self, snapshot: Snapshot) -> Option<Snapshot> {
+        let mut all = self.all.borrow_mut();
+        all.insert(self.index, Some(snapshot));
+        let is_last = all.keys().next_back() == Some(&self.index);
+        let groups: Vec<&Snapshot> = all.values().flatten().collect();
+        if is_last { as_one_group(self.service, &groups) } else { None }
+    }
+
+    /// Shows nothing of this group any more; whether it was the last.
+    fn leave(&self) -> bool {
+        self.all.borrow_mut().remove(&self.index);
+        Rc::strong_count(&self.all) == 1
     }
 }
 

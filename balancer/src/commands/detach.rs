@@ -1,5 +1,7 @@
 //! `balancer detach`: gives a group, or all groups of a service, back to the kernel's hash.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, bail};
 use balancer_steering::{
     address::ServedAddress,
@@ -70,7 +72,17 @@ pub(super) fn at(store: &Store, address: ServedAddress) -> Result<Option<Steerin
     if there.len() > 1 {
         let names: Vec<String> =
             there.iter().map(|(identity, s)| format!("{} ({identity})", s.name())).collect();
-        bail!("there are several groups at {address}; name one with --group: {}", names.join(", "));
+        let mut services = BTreeSet::new();
+        for (_, steering) in &there {
+            services
+                .extend(steering.group()?.service.map(|service| format!(" --service {service}")));
+        }
+        let or = if services.is_empty() { "" } else { ", or all of a service with" };
+        bail!(
+            "there are several groups at {address}; name one with --group: {}{or}{}",
+            names.join(", "),
+            services.into_iter().collect::<Vec<_>>().join(" or")
+        );
     }
     Ok(there.pop().map(|(_, steering)| steering))
 }

@@ -212,7 +212,7 @@ fn waited(found: &FoundGroup) -> Result<Cookies> {
 }
 
 /// Gives back what has begun. What an earlier agent left stays as that left it.
-fn give_back(begun: Vec<Begun>, store: &Store) {
+pub fn give_back(begun: Vec<Begun>, store: &Store) {
     for one in begun.into_iter().rev().filter(|one| !one.is_taken_over) {
         if let Err(error) = end(one.attachment, store) {
             tracing::error!("{error:#}");

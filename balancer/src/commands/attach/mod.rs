@@ -64,13 +64,14 @@ pub fn attach(args: &AttachArgs, bpffs: &Path, log_level: LogLevel) -> Result<()
     let begun = plan.begin(&found)?;
     match signals {
         Some(signals) => stay::stay(&runtime, begun, signals, args, &store),
-        None => {
-            begun.iter().try_for_each(|one| settle::settle_in(one.steering(), &one.waited))?;
-            if args.quiet {
-                return Ok(());
+        None => match settle::settle_all(&begun, args.service) {
+            Err(error) => {
+                begin::give_back(begun, &store);
+                Err(error)
             }
-            render::say(format_args!("{}", settle::line(&begun, args.service)?))
-        }
+            Ok(_) if args.quiet => Ok(()),
+            Ok(line) => render::say(format_args!("{line}")),
+        },
     }
 }
 

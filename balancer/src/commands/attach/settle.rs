@@ -16,8 +16,16 @@ use balancer_steering::{
 use super::begin::Begun;
 use crate::agent::warn_if_unpinned;
 
-/// Counts what was there before, and warns of what will not be as expected.
-pub fn settle_in(steering: &Steering, waited: &Cookies) -> Result<()> {
+/// Counts what was there before, and warns of what will not be as expected; what to say when all are steered.
+///
+/// # Errors
+/// Returns an error if the state of a group cannot be read.
+pub fn settle_all(begun: &[Begun], service: Option<ServiceName>) -> Result<String> {
+    begun.iter().try_for_each(|one| settle_in(one.steering(), &one.waited))?;
+    line(begun, service)
+}
+
+fn settle_in(steering: &Steering, waited: &Cookies) -> Result<()> {
     match existing::count(steering, waited) {
         Ok(found) => found.shortcomings().for_each(|line| tracing::warn!("{line}")),
         Err(error) => {
@@ -33,8 +41,7 @@ pub fn settle_in(steering: &Steering, waited: &Cookies) -> Result<()> {
     warn_if_unpinned(steering)
 }
 
-/// What to say when all of them are steered.
-pub fn line(begun: &[Begun], service: Option<ServiceName>) -> Result<String> {
+fn line(begun: &[Begun], service: Option<ServiceName>) -> Result<String> {
     let (mut names, mut workers, mut last) = (Vec::new(), BTreeSet::new(), None);
     for one in begun {
         let members = one.steering().members()?;

@@ -40,16 +40,17 @@ pub fn stay(
     args: &AttachArgs,
     store: &Store,
 ) -> Result<()> {
-    let settled = begun.iter().try_for_each(|one| settle::settle_in(one.steering(), &one.waited));
-    let line = settled.and_then(|()| settle::line(&begun, args.service));
+    let line = settle::settle_all(&begun, args.service);
+    let consoles = consoles(args, &begun);
     let mut watched: Vec<Watched> = begun
         .into_iter()
         .zip(signals)
-        .map(|(one, signals)| Watched {
-            console: console(args, &one),
+        .zip(consoles)
+        .map(|((one, signals), console)| Watched {
             adopted: Adopted::of(one.attachment),
             logs: one.logs,
             signals,
+            console,
         })
         .collect();
     let ready = watched.iter_mut().try_for_each(|one| one.adopted.watch()).and(line);
@@ -70,13 +71,15 @@ pub fn stay(
     runtime.block_on(LocalSet::new().run_until(keep_all(watched, args, store)))
 }
 
-fn console(args: &AttachArgs, one: &Begun) -> Console {
+fn consoles(args: &AttachArgs, begun: &[Begun]) -> Vec<Console> {
+    let members = |one: &Begun| one.steering().members().map_or(0, |members| members.len());
+    let room = begun.iter().map(members).max().unwrap_or_default() + ROOM;
     match args.service {
-        Some(_) => Console::part(args.quiet, one.steering().name()),
-        None => {
-            let members = one.steering().members().map_or(0, |members| members.len());
-            Console::start(args.quiet, members + ROOM)
+        Some(service) => {
+            let names: Vec<_> = begun.iter().map(|one| one.steering().name().to_owned()).collect();
+            Console::parts(args.quiet, room, service, &names)
         }
+        None => begun.iter().map(|_| Console::start(args.quiet, room)).collect(),
     }
 }
 

@@ -44,6 +44,20 @@ fn nginx_on_two_families_and_two_ports_is_one_service_until_ctrl_c() {
 }
 
 #[test]
+fn its_agent_shows_all_groups_as_one() {
+    Host::with(|host| {
+        let _sockets = [tcp("127.0.0.1:8000"), tcp("127.0.0.1:8443")];
+        let mut running = host.start(&["attach", ":8000", ":8443", "--service", "web"]);
+        running.wait_for("steering ");
+        let connect = |port| [(); 3].map(|()| TcpStream::connect(("127.0.0.1", port)).unwrap());
+        let _clients = [connect(8000), connect(8443)];
+        let line = running.wait_for("round-robin connections=6 ");
+        assert!(line.ends_with(&format!(" {}=6", std::process::id())), "{line}");
+        running.stop();
+    });
+}
+
+#[test]
 fn a_server_that_joins_is_steered_in_each_group_and_named_with_its_group() {
     Host::with(|host| {
         let _first = [tcp("127.0.0.1:8000"), tcp("127.0.0.1:8443")];

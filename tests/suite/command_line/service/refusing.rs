@@ -97,6 +97,9 @@ fn what_is_there_is_named_where_it_is_not_said_which_is_meant() {
         }
         let message = host.fail(1, &["status", "--service", "dns"]);
         assert!(message.contains("the services are web"), "{message}");
+        let message = host.fail(1, &["detach", ":8000"]);
+        assert!(message.contains("udp-8000 (udp/127.0.0.1:8000)"), "{message}");
+        assert!(message.ends_with("or all of a service with --service web\n"), "{message}");
         host.succeed(&["detach", "--service", "web"]);
         assert_eq!(names(host), set(&["tcp-9000"]));
         host.succeed(&["detach"]);
