@@ -198,6 +198,9 @@ impl Plan<'_> {
     fn explain(self, identity: &GroupIdentity, error: anyhow::Error) -> anyhow::Error {
         match self.args.service {
             None => error,
+            Some(service) if self.args.takeover => error.context(format!(
+                "{identity} cannot be taken over, so the service {service} is left as it was found"
+            )),
             Some(service) => error.context(format!(
                 "{identity} cannot be steered, so no address of the service {service} is"
             )),
@@ -214,6 +217,15 @@ fn waited(found: &FoundGroup) -> Result<Cookies> {
 /// Gives back what has begun. What an earlier agent left stays as that left it.
 pub fn give_back(begun: Vec<Begun>, store: &Store) {
     for one in begun.into_iter().rev().filter(|one| !one.is_taken_over) {
+        if let Ok(group) = one.steering().group()
+            && group.replaced
+        {
+            tracing::warn!(
+                "the program that steered {} was detached and cannot be put back, so the kernel's hash \
+                 chooses there now",
+                group.identity
+            );
+        }
         if let Err(error) = end(one.attachment, store) {
             tracing::error!("{error:#}");
         }

@@ -99,6 +99,26 @@ fn if_one_address_cannot_be_steered_those_before_it_are_given_back() {
 }
 
 #[test]
+fn what_was_replaced_before_another_address_failed_is_said_to_be_gone() {
+    Host::with(|host| {
+        let _sockets = [tcp("127.0.0.1:8000"), tcp("127.0.0.1:8443")];
+        host.succeed(&["attach", ":8443", "--once"]);
+        // Whose program it was is forgotten; it stays attached, and the array with it.
+        std::fs::remove_dir_all(host.pins("tcp-8443")).unwrap();
+        host.succeed(&["attach", ":8000", "--once", "--name", "other"]);
+        let args = ["attach", ":8443", ":8000", "--service", "web", "--replace"];
+        let message = host.fail(1, &args);
+        for part in
+            ["steered tcp/127.0.0.1:8443 was detached", "tcp/127.0.0.1:8000 cannot be steered"]
+        {
+            assert!(message.contains(part), "no {part:?} in {message}");
+        }
+        assert_eq!(names(host), set(&["other"]));
+        host.succeed(&["detach"]);
+    });
+}
+
+#[test]
 fn a_policy_that_one_of_them_cannot_have_is_refused_before_any_is_steered() {
     Host::with(|host| {
         let _sockets = sockets();
