@@ -10,6 +10,7 @@
 //! - [`load`]: how much a slot has to do, and who has less.
 //! - [`stall`]: whether a queue stands still.
 //! - [`request`]: what a connection owes.
+//! - [`settings`]: what a program is told when it is loaded.
 //! - [`sibling`]: what a worker has in the other groups of its service.
 //! - [`record`]: what the maps hold besides that.
 
@@ -24,6 +25,7 @@ pub mod histogram;
 pub mod load;
 pub mod record;
 pub mod request;
+pub mod settings;
 pub mod sibling;
 pub mod stall;
 pub mod table;

@@ -4,7 +4,7 @@
 use balancer_common::{
     flow::Timeouts,
     load::Source,
-    record::{Offsets, Settings},
+    settings::{Offsets, Settings},
 };
 
 #[unsafe(no_mangle)]

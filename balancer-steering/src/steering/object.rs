@@ -17,7 +17,7 @@ use balancer_common::{
     flow::SET,
     load::Source,
     maps,
-    record::{Offsets, Settings},
+    settings::{Offsets, Settings},
 };
 
 use super::{

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, fs, sync::OnceLock};
 
 use crate::error::{Context as _, Result, ensure, error};
-use balancer_common::record::Offsets;
+use balancer_common::settings::Offsets;
 use btf_rs::{Btf, BtfType as _, Struct, Type};
 
 use crate::options::BTF;

@@ -1,6 +1,6 @@
 //! What the programs of a group are told when they are loaded, and cannot change: constants to the verifier.
 
-use balancer_common::{load::Source, record::Settings};
+use balancer_common::{load::Source, settings::Settings};
 
 use crate::{
     group::{GroupSpec, Protocol},
