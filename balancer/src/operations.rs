@@ -54,7 +54,12 @@ impl Scope {
 /// # Errors
 /// Returns an error if there is none such, or there are several and none is named.
 pub fn open(store: &Store, group: Option<&str>, service: Option<ServiceName>) -> Result<Scope> {
-    let known: Vec<Known> = store.names()?.into_iter().map(|name| known(store, name)).collect();
+    // By its name a group is found without a look at the others.
+    let of = |name: String| match group {
+        Some(_) => Known { name, service: None },
+        None => known(store, name),
+    };
+    let known: Vec<Known> = store.names()?.into_iter().map(of).collect();
     let meant = service::meant(&known, group, service)?;
     let of = meant.first().and_then(|known| known.service);
     let groups =

@@ -11,10 +11,11 @@ use std::{
 use balancer::commands::claim::check_name;
 use balancer_lab::{contender::Contender, work::Work};
 use balancer_steering::{
-    address::{ListenAddress, ServedAddress, from_octets, to_octets},
+    address::{AttachAddress, ListenAddress, ServedAddress, from_octets, to_octets},
     discovery::NetnsArgument,
     options::StallThreshold,
     policy_spec::PolicySpec,
+    service::ServiceName,
     steering::Store,
     time_span::TimeSpan,
     weight::{Weight, WorkerWeight},
@@ -24,6 +25,11 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     survives::<ServedAddress>(text);
+    survives::<AttachAddress>(text);
+    if let Some(service) = survives::<ServiceName>(text) {
+        let record = ServiceName::to_record(Some(service));
+        assert_eq!(ServiceName::from_record(record), Ok(Some(service)));
+    }
     survives::<TimeSpan>(text);
     survives::<StallThreshold>(text);
     survives::<Contender>(text);
