@@ -36,6 +36,21 @@ impl Flows {
         Self { timeout, sets, seed: RandomState::new().hash_one(()) }
     }
 
+    /// Of a record; 0 sets are none.
+    pub(crate) fn from_record(
+        sets: u32,
+        timeout: u32,
+        seed: u64,
+    ) -> Result<Option<Self>, &'static str> {
+        match sets {
+            0 => Ok(None),
+            MIN_SETS..=MAX_SETS => {
+                Ok(Some(Self { timeout: Duration::from_millis(timeout.into()), sets, seed }))
+            }
+            _ => Err("the size of its table of flows"),
+        }
+    }
+
     /// How many flows there is room for.
     pub fn room(&self) -> u32 {
         self.sets * WAYS
@@ -81,6 +96,15 @@ mod tests {
         fn a_flow_that_is_not_assured_never_lasts_longer(seconds in 0..1_000_000u64) {
             let Timeouts { assured, unassured } = Flows::new(Duration::from_secs(seconds), 1).timeouts();
             prop_assert!(1 <= unassured && unassured <= assured);
+        }
+    }
+
+    #[test]
+    fn a_table_of_no_possible_size_is_refused() {
+        assert_eq!(Flows::from_record(0, 1, 1), Ok(None));
+        assert!(Flows::from_record(MAX_SETS, 1, 1).is_ok());
+        for sets in [MIN_SETS - 1, MAX_SETS + 1, u32::MAX] {
+            assert!(Flows::from_record(sets, 1, 1).is_err());
         }
     }
 

@@ -152,11 +152,8 @@ impl TryFrom<GroupRecord> for GroupSpec {
             adopted: record.adopted != 0,
             replaced: record.replaced != 0,
             counted: record.counted != 0,
-            flows: (record.flow_sets != 0).then(|| Flows {
-                timeout: Duration::from_millis(record.flow_timeout.into()),
-                sets: record.flow_sets,
-                seed: record.flow_seed,
-            }),
+            flows: Flows::from_record(record.flow_sets, record.flow_timeout, record.flow_seed)
+                .map_err(ForeignRecord::Damaged)?,
             index: record.index,
             service: ServiceName::from_record(record.service)
                 .map_err(|_| ForeignRecord::Damaged("the name of its service"))?,

@@ -86,6 +86,12 @@ pub fn as_one_group(service: ServiceName, groups: &[&Snapshot]) -> Option<Snapsh
         whole.unasked = whole.unasked.saturating_add(group.unasked);
         whole.displaced = whole.displaced.saturating_add(group.displaced);
         whole.counted &= group.counted;
+        if let (Some(whole), Some(its)) = (&mut whole.flows, group.flows) {
+            whole.room = whole.room.saturating_add(its.room);
+            whole.bytes = whole.bytes.saturating_add(its.bytes);
+            whole.evicted = whole.evicted.saturating_add(its.evicted);
+            whole.evicted_unassured = whole.evicted_unassured.saturating_add(its.evicted_unassured);
+        }
     }
     for group in shown {
         group.members.iter().for_each(|member| add_to(&mut whole.members, member));
@@ -205,7 +211,7 @@ mod tests {
         let members: Vec<_> = whole.members.iter().map(selected).collect();
         assert_eq!(members, [(4711, 1000, Some(9)), (4712, 300, Some(4)), (4720, 150, Some(5))]);
         let udp = as_one_group("dns".parse().unwrap(), &groups[2..]).unwrap();
-        assert_eq!((udp.unit(), udp.members.len()), ("datagrams", 1));
+        assert_eq!((udp.unit(), udp.members.len()), ("flows", 1));
         assert_eq!(as_one_group("web".parse().unwrap(), &[]), None);
     }
 
