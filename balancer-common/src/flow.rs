@@ -17,7 +17,7 @@ pub const WAYS: u32 = SET - 1;
 /// The fewest and the most sets of a table.
 pub const MIN_SETS: u32 = 64;
 /// As above.
-pub const MAX_SETS: u32 = 1 << 20;
+pub const MAX_SETS: u32 = 1 << 17;
 
 /// A tick of the flows' clock is 2²⁶ ns, 67 ms; 32 bits of them go round in nine years.
 const TICK_SHIFT: u32 = 26;
@@ -72,6 +72,20 @@ pub const fn is_assured(flow: &Flow) -> bool {
 pub const fn is_open(flow: &Flow, now: u32, timeouts: Timeouts) -> bool {
     let timeout = if is_assured(flow) { timeouts.assured } else { timeouts.unassured };
     flow.key != 0 && age(flow, now) <= timeout
+}
+
+/// Sets that are swept at once of flows that have ended.
+pub const SWEPT: u32 = 32;
+
+/// Whether the next [`SWEPT`] sets are due, so that each is swept once in so many ticks, if so many sweeps
+/// were done in all; then how many are to be passed over, since they were due more than once.
+#[inline(always)]
+pub const fn sweep_due(now: u32, swept: u64, sets: u32, every: u32) -> Option<u64> {
+    if every == 0 {
+        return None;
+    }
+    let due = (now as u64 * sets as u64 / every as u64).saturating_sub(swept);
+    if due < SWEPT as u64 { None } else { Some(due.saturating_sub(sets as u64)) }
 }
 
 /// How much sooner than others a flow gives its place to a new one.
@@ -136,6 +150,22 @@ mod tests {
             let gone = rank(flow(now.wrapping_sub(ended), ASSURED));
             prop_assert!(assured < unassured && unassured < gone);
             prop_assert_eq!(gone, rank(Flow::default()));
+        }
+
+        #[test]
+        fn in_its_time_every_set_is_swept_however_rarely_anybody_sends(
+            from: u32, sets in MIN_SETS..=MAX_SETS, every in 1..2000u32, steps in 1..40u32,
+        ) {
+            let (mut swept, mut done) = (0, 0);
+            for step in 0..=steps {
+                let now = from / 2 + every * step / steps;
+                // Whoever comes sweeps until nothing is due, one part after another.
+                while let Some(skipped) = sweep_due(now, swept, sets, every) {
+                    swept += skipped + u64::from(SWEPT);
+                    done += if step == 0 { 0 } else { SWEPT };
+                }
+            }
+            prop_assert!(done + SWEPT > sets && done < sets + SWEPT, "{done} of {sets}");
         }
 
         #[test]

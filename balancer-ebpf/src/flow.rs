@@ -2,7 +2,8 @@
 //! now, as long as that socket is there. See [`balancer_common::flow`].
 //!
 //! To find a flow takes no lock. To begin one takes its set's, so that two datagrams of a client, on two
-//! CPUs, never begin two. Nobody waits for it in vain: nothing interrupts a program for long.
+//! CPUs, never begin two. It is had for less than a microsecond; who asks in vain all the same, as the host
+//! of a virtual machine may stop a CPU, notes nothing, and the next datagram begins the flow.
 
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_coarse_ns,
@@ -11,7 +12,7 @@ use aya_ebpf::{
 use balancer_common::{
     address::Address,
     draw,
-    flow::{self, SET, Timeouts},
+    flow::{self, SET, SWEPT, Timeouts},
     load::{self, lower},
     record::{Flow, LoadRecord},
 };
@@ -20,10 +21,6 @@ use crate::{client, count, maps, settings};
 
 /// How often a set's lock is asked for. It is had for less than a microsecond.
 const TRIES: u32 = 128;
-
-/// Sets that are swept of flows that have ended for each that begins: so what a slot is said to have open
-/// is right whoever comes.
-const SWEPT: u32 = 2;
 
 /// Who has sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,13 +53,14 @@ fn head(key: u64) -> u32 {
 /// Notes that a client's flow begins in a slot; the slot that it has, as another CPU may have begun it.
 #[inline(always)]
 pub fn begin(key: u64, slot: u32) -> u32 {
-    let slot = bal_begin_flow(key, head(key), slot, Sender::Client as u32);
-    for _ in 0..SWEPT {
-        if let Some(turn) = maps::tick(maps::SWEEPS) {
-            bal_sweep_flows(draw::wrap(turn, settings::flow_sets()) * SET);
-        }
-    }
-    slot
+    bal_sweep_due();
+    bal_begin_flow(key, head(key), slot, Sender::Client as u32)
+}
+
+/// Notes that the socket of a client's flow is gone, so that it begins anew elsewhere.
+#[inline(always)]
+pub fn leave(key: u64) {
+    bal_leave_flow(key, head(key));
 }
 
 /// A worker sends a datagram to an address.
@@ -75,6 +73,10 @@ pub fn answered(ctx: &SockAddrContext, v4: bool) {
     if u32::from(place.tag.group) != settings::group() {
         return;
     }
+    let own = u32::from(place.tag.slot);
+    if maps::load(own).is_none_or(|record| record.tenant != place.tag.tenant) {
+        return;
+    }
     // SAFETY: as above; volatile, or the compiler would read two at once.
     let client = unsafe {
         if v4 {
@@ -85,9 +87,15 @@ pub fn answered(ctx: &SockAddrContext, v4: bool) {
         }
     };
     let key = flow::key(client, port as u16, settings::flow_seed());
-    if bal_known_flow(key, head(key), Sender::Worker as u32) == 0 {
-        bal_begin_flow(key, head(key), place.tag.slot.into(), Sender::Worker as u32);
+    let known = bal_known_flow(key, head(key), Sender::Worker as u32);
+    if known == own + 1 {
+        return;
     }
+    // While the kernel's hash chooses, it may have given the client to another.
+    if known != 0 {
+        bal_leave_flow(key, head(key));
+    }
+    bal_begin_flow(key, head(key), own, Sender::Worker as u32);
 }
 
 /// The slot of a flow, plus one, if it has not ended and its socket is there; else 0. Notes who has sent.
@@ -99,8 +107,31 @@ pub extern "C" fn bal_known_flow(key: u64, head: u32, sender: u32) -> u32 {
     if !flow::is_open(found, now, timeouts()) || tenancy(found).is_none() {
         return 0;
     }
+    let slot = found.slot;
+    // It may have given its place to another meanwhile.
+    if maps::read(&found.key) != key {
+        return 0;
+    }
+    if found.seen != now {
+        bal_sweep_due();
+    }
     note(found, now, sender);
-    u32::from(found.slot) + 1
+    u32::from(slot) + 1
+}
+
+/// Counts a flow off where it was; what is left of it moves when it begins again. Returns nothing of use.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bal_leave_flow(key: u64, head: u32) -> u32 {
+    if !lock(head) {
+        return 0;
+    }
+    if let Some(found) = find(key, head) {
+        count_off(found);
+        found.tenant = 0;
+    }
+    unlock(head);
+    0
 }
 
 /// Begins a flow, or finds the one that another CPU has begun; its slot.
@@ -184,6 +215,28 @@ pub extern "C" fn bal_flow_place(key: u64, head: u32) -> u64 {
     u64::from(place) | if rank == u64::MAX { 0 } else { EVICTS }
 }
 
+/// Sweeps some sets if they are due, so that each is swept once in the time in which a flow that is not
+/// assured ends: what a slot is said to have open is right by then, if enough is sent. Returns nothing of use.
+///
+/// No loop: without CAP_PERFMON the verifier follows one beyond its bound, as a CPU might that guesses.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bal_sweep_due() -> u32 {
+    let (sets, every) = (settings::flow_sets(), timeouts().unassured);
+    let Some(swept) = maps::cursor(maps::SWEEPS) else { return 0 };
+    let Some(skipped) = flow::sweep_due(now(), maps::read(swept), sets, every) else { return 0 };
+    let first = maps::add(swept, skipped + u64::from(SWEPT)) + skipped;
+    let start = draw::wrap(first, sets);
+    macro_rules! sweep {
+        ($($step:literal)+) => {
+            $(bal_sweep_flows(draw::beside(start, $step, sets) * SET);)+
+        };
+    }
+    sweep!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    sweep!(16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+    0
+}
+
 /// Takes the flows out of one set that have ended. Returns nothing of use.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -209,6 +262,11 @@ fn end(flow: &mut Flow) {
         return;
     }
     flow.key = 0;
+    count_off(flow);
+}
+
+#[inline(always)]
+fn count_off(flow: &Flow) {
     if let Some(record) = tenancy(flow) {
         maps::add(&mut record.count, load::OPEN.wrapping_neg());
     }

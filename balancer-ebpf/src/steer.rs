@@ -68,8 +68,10 @@ fn unseen_ack(ctx: &SkReuseportContext) -> u32 {
 /// Whether a datagram goes where its flow is. A function of its own, for the object's size.
 #[inline(never)]
 fn goes_on(ctx: &SkReuseportContext) -> bool {
-    let Some(slot) = flow::known(flow::key(ctx)) else { return false };
+    let key = flow::key(ctx);
+    let Some(slot) = flow::known(key) else { return false };
     if maps::select(ctx, slot) != 0 {
+        flow::leave(key);
         return false;
     }
     if let Some(counters) = maps::counters(slot) {
@@ -217,7 +219,7 @@ pub extern "C" fn bal_reserve(slot: u32, seen: u64, kind: u32) -> u32 {
     } else {
         load::connections(before)
     };
-    if had == seen {
+    if had <= seen {
         return RESERVED;
     }
     maps::add(&mut record.count, load::PENDING.wrapping_neg());

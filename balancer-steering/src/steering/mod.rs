@@ -177,7 +177,8 @@ impl Steering {
         if let Some(flows) = group.flows {
             flows::start(directory, &group).with_context(|| {
                 format!(
-                    "a table of {} flows cannot be had; steer each datagram by itself",
+                    "{} flows cannot be followed, since their answers cannot be seen; steer each datagram by \
+                     itself",
                     flows.room()
                 )
             })?;

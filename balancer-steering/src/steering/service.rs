@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use balancer_common::sibling;
 
 use super::{Member, Steering, Store};
-use crate::{error::Result, process::Identity, service::ServiceName};
+use crate::{error::Result, group::Protocol, process::Identity, service::ServiceName};
 
 /// How often members may come and go in the middle of it. Whoever changes a member joins them anew.
 const ATTEMPTS: u32 = 8;
@@ -36,7 +36,8 @@ pub fn join(store: &Store, service: ServiceName) -> Result<()> {
         // Another build's, or given back since it was listed.
         let Ok(steering) = Steering::open(store, &name) else { continue };
         let Ok(group) = steering.group() else { continue };
-        if group.service == Some(service) && group.counted {
+        let tcp = group.identity.protocol == Protocol::Tcp;
+        if group.service == Some(service) && group.counted && tcp {
             groups.push((group.index, steering));
         }
     }

@@ -19,7 +19,7 @@ pub fn settings(group: &GroupSpec, cpus: u32) -> Settings {
         stall_ticks: if stalls { stall_ticks(options) } else { 0 },
         source: match policy.source(options.load) {
             // What its worker has elsewhere counts too.
-            Source::Connections if group.service.is_some() => Source::ServiceConnections,
+            Source::Connections if group.service.is_some() && !udp => Source::ServiceConnections,
             Source::Requests if group.service.is_some() => Source::ServiceRequests,
             source => source,
         } as u32,

@@ -32,7 +32,7 @@ pub struct FlowArgs {
 
     /// Keep at least so many flows, 24 octets of the kernel's memory each; beyond that the ones that have
     /// no answer make room first [default: 131072]
-    #[arg(long, value_name = "NUMBER", conflicts_with = "takeover", value_parser = value_parser!(u32).range(1..=10_000_000), help_heading = HEADING)]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "takeover", value_parser = value_parser!(u32).range(1..=1_000_000), help_heading = HEADING)]
     pub max_flows: Option<u32>,
 }
 
