@@ -27,6 +27,16 @@ pub struct GroupIdentity {
     pub address: SocketAddr,
 }
 
+impl GroupIdentity {
+    /// As it is given to a command: the address, and `udp/` before it if it is of UDP.
+    pub fn typed(&self) -> String {
+        match self.protocol {
+            Protocol::Tcp => self.address.to_string(),
+            Protocol::Udp => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for GroupIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.protocol, self.address)

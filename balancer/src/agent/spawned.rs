@@ -157,10 +157,10 @@ impl Kind for Spawned {
 
     fn given_back(&mut self, console: &Console) -> Flow<Self::End> {
         self.given_back = true;
-        let address = self.group.identity.address;
+        let (address, typed) = (self.group.identity.address, self.group.identity.typed());
         console.complain(&format!(
             "{address} was given back to the kernel's hash by another command; its workers are kept \
-             running, and `balancer attach {address}` steers them again"
+             running, and `balancer attach {typed}` steers them again"
         ));
         Flow::Continue(())
     }

@@ -48,6 +48,12 @@ impl FlowArgs {
         }
     }
 
+    /// Whether it is said how a table is to be that there is not.
+    pub fn contradict(self) -> bool {
+        let table = self.flow_timeout.is_some() || self.max_flows.is_some();
+        self.flow == Some(FlowKind::None) && table
+    }
+
     /// Whether any of them is given.
     pub fn is_asked_for(self) -> bool {
         self.flow.is_some() || self.flow_timeout.is_some() || self.max_flows.is_some()

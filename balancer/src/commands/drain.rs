@@ -114,7 +114,7 @@ fn in_vain(scope: &Scope, timeout: TimeSpan, left: &[(Waiting<'_>, Remaining)]) 
     let several = scope.groups.len() > 1;
     let each = |(worker, remaining): &(Waiting<'_>, Remaining)| {
         let place = if several { format!(" in {}", worker.group.name()) } else { String::new() };
-        format!("{} has connections left{place} ({remaining})", worker.who)
+        format!("{} has {} left{place} ({remaining})", worker.who, worker.unit)
     };
     let mut whom: Vec<String> = left.iter().map(|(worker, _)| worker.who.typed()).collect();
     whom.sort_unstable();
@@ -135,8 +135,8 @@ impl Waiting<'_> {
             return Ok(());
         }
         self.shown = Some((remaining, Instant::now()));
-        let (group, who) = (self.group.name(), self.who);
-        say(format_args!("{group}: {who} has connections left: {remaining}"))
+        let (group, who, unit) = (self.group.name(), self.who, self.unit);
+        say(format_args!("{group}: {who} has {unit} left: {remaining}"))
     }
 }
 

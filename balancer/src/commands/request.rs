@@ -1,7 +1,9 @@
 //! What the agent of `run` is asked for by another command: noted in the group, and said by a signal.
 
 use anyhow::{Context as _, Result, bail};
-use balancer_steering::{agent_record::AgentState, process::Identity, steering::Steering};
+use balancer_steering::{
+    agent_record::AgentState, group::Protocol, process::Identity, steering::Steering,
+};
 use procfs::process::Process;
 use rustix::{
     io::Errno,
@@ -36,9 +38,10 @@ pub fn ask(
         );
     }
     let Some((agent, handle)) = steering.agent()? else {
+        let udp = if group.identity.protocol == Protocol::Udp { " --udp" } else { "" };
         bail!(
             "balancer PID {}, which ran {}, is gone; take it over first, with the command that began it \
-             and --takeover, but without --workers if it was scaled: balancer run --listen {} --takeover",
+             and --takeover, but without --workers if it was scaled: balancer run{udp} --listen {} --takeover",
             group.agent.pid,
             steering.name(),
             group.identity.address

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use balancer_steering::{
-    group::{GroupIdentity, GroupSpec},
+    group::{GroupIdentity, GroupSpec, Protocol},
     options::PolicyOptions,
     policy::Policy,
     process::Identity,
@@ -85,14 +85,16 @@ pub fn is_there(store: &Store, identity: &GroupIdentity) -> Result<bool> {
 
 fn refuse(name: &str, group: &GroupSpec, of: Of) -> Result<()> {
     let (address, pid) = (group.identity.address, group.agent.pid);
+    let typed = group.identity.typed();
+    let udp = if group.identity.protocol == Protocol::Udp { " --udp" } else { "" };
     match (group.adopted, of) {
         (true, Of::Ours) => bail!(
             "the servers of the group {name} on {address} were not started by balancer; take it \
-             over with `balancer attach {address} --takeover`"
+             over with `balancer attach {typed} --takeover`"
         ),
         (false, Of::Others(_)) => bail!(
             "the workers of the group {name} on {address} were started by balancer; take it over \
-             with `balancer run --listen {address} --takeover`"
+             with `balancer run{udp} --listen {address} --takeover`"
         ),
         (true, Of::Others(service)) if service != group.service => match group.service {
             Some(service) => bail!(
@@ -100,8 +102,8 @@ fn refuse(name: &str, group: &GroupSpec, of: Of) -> Result<()> {
                  command that began it and --takeover"
             ),
             None => bail!(
-                "the group {name} on {address} is of no service; take it over with `balancer attach \
-                 {address} --takeover`"
+                "the group {name} on {address} is of no service; take it over with `balancer attach {typed} \
+                 --takeover`"
             ),
         },
         _ => {}

@@ -152,7 +152,7 @@ fn a_drain_waits_until_nobody_has_sent_for_the_timeout() {
         ask(&clients(10));
         let whom = servers[0].pid().to_string();
         let said = host.succeed(&["drain", &whom, "--wait"]);
-        assert!(said.contains("has connections left: 5 open"), "{said}");
+        assert!(said.contains("has flows left: 5 open"), "{said}");
         assert!(said.contains(&format!("PID {whom} has no flow left")), "{said}");
         assert_eq!(sum(host, "open"), 0);
         running.stop();

@@ -105,6 +105,8 @@ fn what_makes_no_sense_with_udp_is_refused() {
     Host::with_python(|host| {
         host.refuse(2, &["run", "--udp"], &["speaks HTTP", "command"]);
         host.refuse(2, &["run", "--max-flows", "7"], &["--udp"]);
+        let none = ["--flow", "none", "--flow-timeout", "5s"];
+        host.refuse(2, &[&["run"], &run(&none)[..]].concat(), &["there are no flows"]);
         let _server = Server::start("udp", ADDRESS);
         let command = [&["run"], &run(&[])[..]].concat();
         host.refuse(1, &command, &["is served already", "balancer attach 127.0.0.1:8000 --udp"]);

@@ -73,6 +73,12 @@ impl Plan<'_> {
             )
             .into());
         }
+        if self.args.flow.contradict() {
+            return Err(UsageError::new(
+                "with --flow none there are no flows; leave out --flow-timeout and --max-flows",
+            )
+            .into());
+        }
         let (policy, options) = self.policy();
         for identity in &identities {
             let (_, counted) = self.counted(identity);
@@ -123,13 +129,29 @@ impl Plan<'_> {
                 }
             }
         }
-        if let Some(service) = self.args.service
-            && let Err(error) = join_service(self.store, service)
-        {
-            give_back(begun, self.store);
-            return Err(error.into());
+        if let Some(service) = self.args.service {
+            let joined = join_service(self.store, service).map_err(anyhow::Error::from);
+            if let Err(error) = joined.and_then(|()| self.switch(&begun)) {
+                give_back(begun, self.store);
+                return Err(error);
+            }
         }
         Ok(begun)
+    }
+
+    /// Switches the policy of those that were taken over, once all are.
+    fn switch(self, begun: &[Begun]) -> Result<()> {
+        let (policy, options) = (self.args.policy, self.args.options.options());
+        for one in begun.iter().filter(|one| one.is_taken_over) {
+            let name = one.steering().name();
+            let mut steering = Steering::open(self.store, name)?;
+            takeover::switch(&mut steering, policy, options).with_context(|| {
+                format!(
+                    "{name} keeps its policy; look with `balancer status` which others have it too"
+                )
+            })?;
+        }
+        Ok(())
     }
 
     /// As `first`, if that was taken over and no policy is given.
@@ -175,7 +197,9 @@ impl Plan<'_> {
         let (mut steering, group) =
             takeover::take_over(store, identity, name, &default, Of::Others(service))?;
         takeover::note_log_level(&group, log_level);
-        takeover::switch(&mut steering, args.policy, args.options.options())?;
+        if args.service.is_none() {
+            takeover::switch(&mut steering, args.policy, args.options.options())?;
+        }
         let (logs, members) = (steering.logs()?, steering.members()?);
         // Others may have been held back.
         let admits = self.admits(found, |cookie| members.iter().any(|m| m.cookie == cookie));
