@@ -22,6 +22,7 @@ const CHOSEN: &[&str] = &[
     "stalling::a_stopped_worker",
     "a_connection_that_is_reset",
     "connections_that_migrate",
+    "library::flows",
     "least_connections_keeps",
     "connections_go_where_the_fewest_requests",
     "of_udp_sockets",
