@@ -86,7 +86,7 @@ pub fn answered(ctx: &SockAddrContext, v4: bool) {
             Address::of_words([word(0), word(1), word(2), word(3)])
         }
     };
-    let key = flow::key(client, port as u16, settings::flow_seed());
+    let key = flow::key(client, (port & 0xffff) as u16, settings::flow_seed());
     let known = bal_known_flow(key, head(key), Sender::Worker as u32);
     if known == own + 1 {
         return;
@@ -165,7 +165,7 @@ fn begin_locked(key: u64, slot: u32, sender: u32, head: u32) -> u32 {
         misses.evicted_unassured += 1 - assured;
     }
     end(flow);
-    (flow.tenant, flow.seen, flow.slot) = (record.tenant, now, slot as u16);
+    (flow.tenant, flow.seen, flow.slot) = (record.tenant, now, (slot & 0xffff) as u16);
     (flow.asked, flow.answered) = (0, 0);
     note(flow, now, sender);
     // In one step and at last, since others look for it without the lock.
