@@ -10,7 +10,7 @@ use balancer_common::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{bpf, cgroup, host::named, object, shared::SharedWords};
+use super::{bpf, cgroup, host::named, object, shared::SharedWords, undisturbed::undisturbed};
 use crate::{
     error::{Context as _, Result},
     flows::Flows,
@@ -36,7 +36,7 @@ pub(super) fn start(directory: &Path, group: &GroupSpec) -> Result<()> {
     let root = cgroup::root()?;
     for (name, kind, pin) in ANSWERED {
         let program: &mut CgroupSockAddr = named(&mut ebpf, name)?.try_into()?;
-        program.load().map_err(|error| object::explain(name, error))?;
+        undisturbed(|| program.load()).map_err(|error| object::explain(name, error))?;
         let link = bpf::attach(program.fd()?.as_fd(), root.as_fd(), kind)
             .context("the kernel refuses a program on the root of cgroup2")?;
         let pin = directory.join(pin);

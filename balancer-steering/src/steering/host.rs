@@ -22,7 +22,7 @@ use balancer_common::{
     record::{Place, Tag, Watch},
 };
 
-use super::{bpf, cgroup, directory, maps::unfit, object};
+use super::{bpf, cgroup, directory, maps::unfit, object, undisturbed::undisturbed};
 use crate::process::Identity;
 
 const COUNTER: &str = "bal_count";
@@ -141,7 +141,7 @@ impl Host {
     pub fn count(&self) -> Result<()> {
         let load = |ebpf: &mut Ebpf| {
             let program: &mut SockOps = named(ebpf, COUNTER)?.try_into()?;
-            program.load().map_err(|error| object::explain(COUNTER, error))?;
+            undisturbed(|| program.load()).map_err(|error| object::explain(COUNTER, error))?;
             Ok(program.fd()?.as_fd().try_clone_to_owned()?)
         };
         self.start(COUNTER, SOCK_OPS, load).context("connections cannot be counted")
@@ -155,7 +155,7 @@ impl Host {
     pub fn watch_closing(&self) -> Result<()> {
         let load = |ebpf: &mut Ebpf| {
             let program: &mut CgroupSock = named(ebpf, RELEASE)?.try_into()?;
-            program.load().map_err(|error| object::explain(RELEASE, error))?;
+            undisturbed(|| program.load()).map_err(|error| object::explain(RELEASE, error))?;
             Ok(program.fd()?.as_fd().try_clone_to_owned()?)
         };
         self.start(RELEASE, INET_SOCK_RELEASE, load)

@@ -35,6 +35,7 @@ mod stats;
 mod store;
 mod tracker;
 mod trust;
+mod undisturbed;
 mod waking;
 
 use std::{

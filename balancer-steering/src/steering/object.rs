@@ -24,6 +24,7 @@ use super::{
     directory,
     offsets::{offsets, packet_offsets},
     settings::settings,
+    undisturbed::undisturbed,
 };
 use crate::{group::GroupSpec, privilege};
 
@@ -221,7 +222,7 @@ fn load_program(directory: &Path, group: &GroupSpec, program: &Program) -> Resul
         .ok_or_else(|| error!("the eBPF object has no program {name}"))?
         .try_into()
         .with_context(|| format!("the eBPF object's {name} is not an SK_REUSEPORT program"))?;
-    loaded.load().map_err(|error| explain(name, error))?;
+    undisturbed(|| loaded.load()).map_err(|error| explain(name, error))?;
     loaded
         .pin(&pin)
         .with_context(|| format!("cannot pin the program {name} at {}", pin.display()))?;
