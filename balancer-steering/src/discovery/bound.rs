@@ -36,7 +36,7 @@ pub enum NotBound {
 
 fn elsewhere(addresses: &[SocketAddr]) -> String {
     if addresses.is_empty() {
-        return "it does not listen anywhere by that protocol".to_owned();
+        return "it does not listen on any address of that protocol".to_owned();
     }
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     format!("it listens on {}", addresses.join(", "))

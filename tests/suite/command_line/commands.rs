@@ -354,7 +354,7 @@ fn a_command_that_binds_something_else_is_refused_with_what_was_expected() {
             1,
             &["--self-bind", "--ready-timeout", "100ms", "--", "sh", "-c", "read line < /dev/zero"],
         );
-        assert!(nowhere.contains("any TCP address"), "{nowhere}");
+        assert!(nowhere.contains("any address of that protocol"), "{nowhere}");
         let listen = ["run", "--workers", "1", "--listen", ADDRESS];
         let alone = host.fail(1, &[&listen[..], &bind, &[PORT, "alone"]].concat());
         assert!(alone.contains("does not have SO_REUSEPORT set"), "{alone}");
