@@ -1,6 +1,11 @@
 //! A group's flows: the programs that see their workers answer, and what the table holds.
 
-use std::{collections::HashMap, os::fd::AsFd as _, path::Path};
+use std::{
+    collections::HashMap,
+    os::fd::AsFd as _,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use aya::programs::CgroupSockAddr;
 use balancer_common::{
@@ -8,9 +13,11 @@ use balancer_common::{
     maps,
     record::Flow,
 };
-use rustix::time::{ClockId, clock_gettime};
 
-use super::{bpf, cgroup, host::named, object, shared::SharedWords, undisturbed::undisturbed};
+use super::{
+    bpf, cgroup, host::named, object, shared::SharedWords, state::monotonic,
+    undisturbed::undisturbed,
+};
 use crate::{
     error::{Context as _, Result},
     flows::Flows,
@@ -66,13 +73,11 @@ impl FlowTable {
 
     /// How many flows go on, by slot and the cookie of the socket there.
     pub fn open_flows(&self) -> HashMap<(u32, u64), u64> {
-        let (now, timeouts) = (now(), self.flows.timeouts());
+        let (now, timeouts) = (flow::ticks(monotonic()), self.flows.timeouts());
         let mut open = HashMap::new();
         for (index, flow) in self.words.slice(0, self.words.count()).chunks(WORDS).enumerate() {
             let [key, tenant, state] = flow else { continue };
-            let word = |word: &std::sync::atomic::AtomicU64| {
-                word.load(std::sync::atomic::Ordering::Acquire)
-            };
+            let word = |word: &AtomicU64| word.load(Ordering::Acquire);
             let key = word(key);
             if key == 0 || index.is_multiple_of(SET as usize) {
                 continue;
@@ -91,11 +96,4 @@ fn read(key: u64, tenant: u64, state: u64) -> Flow {
     let [a, b, c, d, e, f, asked, answered] = state.to_ne_bytes();
     let (seen, slot) = (u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]));
     Flow { key, tenant, seen, slot, asked, answered }
-}
-
-/// The programs' clock, in ticks.
-fn now() -> u32 {
-    let now = clock_gettime(ClockId::MonotonicCoarse);
-    let part = |part: i64| u64::try_from(part).unwrap_or_default();
-    flow::ticks(part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec))
 }

@@ -150,7 +150,7 @@ struct Stalled {
 }
 
 /// The programs' clock, in nanoseconds: that of the last timer interrupt.
-fn monotonic() -> u64 {
+pub(super) fn monotonic() -> u64 {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     let part = |part: i64| u64::try_from(part).unwrap_or_default();
     part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)

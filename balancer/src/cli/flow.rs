@@ -6,6 +6,8 @@ use balancer_steering::{
 };
 use clap::{Args, ValueEnum, value_parser};
 
+use crate::error::UsageError;
+
 /// What these options are listed under.
 const HEADING: &str = "UDP";
 
@@ -48,10 +50,18 @@ impl FlowArgs {
         }
     }
 
-    /// Whether it is said how a table is to be that there is not.
-    pub fn contradict(self) -> bool {
+    /// Refuses what says how a table is to be that there is not.
+    ///
+    /// # Errors
+    /// Returns an error if `--flow none` stands beside options of the table.
+    pub fn check(self) -> Result<(), UsageError> {
         let table = self.flow_timeout.is_some() || self.max_flows.is_some();
-        self.flow == Some(FlowKind::None) && table
+        if self.flow == Some(FlowKind::None) && table {
+            return Err(UsageError::new(
+                "with --flow none there are no flows; leave out --flow-timeout and --max-flows",
+            ));
+        }
+        Ok(())
     }
 
     /// Whether any of them is given.

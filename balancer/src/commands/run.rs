@@ -96,12 +96,7 @@ impl Plan {
             )
             .into());
         }
-        if args.flow.contradict() {
-            return Err(UsageError::new(
-                "with --flow none there are no flows; leave out --flow-timeout and --max-flows",
-            )
-            .into());
-        }
+        args.flow.check()?;
         let flows = args.flow.flows().filter(|_| args.udp);
         let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
         let counted = if args.udp { flows.is_some() } else { !args.options.no_count };

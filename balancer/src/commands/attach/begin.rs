@@ -73,12 +73,7 @@ impl Plan<'_> {
             )
             .into());
         }
-        if self.args.flow.contradict() {
-            return Err(UsageError::new(
-                "with --flow none there are no flows; leave out --flow-timeout and --max-flows",
-            )
-            .into());
-        }
+        self.args.flow.check()?;
         let (policy, options) = self.policy();
         for identity in &identities {
             let (_, counted) = self.counted(identity);
